@@ -1,0 +1,48 @@
+# What .ci/run and .ci/full share. Sourced, not run; the caller stands in the repository's root.
+
+PYTHON=${PYTHON:-python3.11}
+work=$(mktemp -d "${TMPDIR:-/tmp}/rnnfast-ci.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# An idle OpenMP team spins by default; beside other processes on two cores that costs minutes.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+step() {
+  printf '\n=== %s (%dm%02ds)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+# need COMMAND PACKAGE...: install Debian packages unless the command is there.
+need() {
+  local command=$1
+  shift
+  if command -v "$command" >/dev/null; then return; fi
+  local root=()
+  if [ "$(id -u)" -ne 0 ]; then root=(sudo); fi
+  "${root[@]}" apt-get update -qq
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  command -v "$command"
+}
+
+# copy_tree DIRECTORY: the files of the working tree that git tracks or would track, and nothing that
+# was built: what a clone would hold after committing.
+copy_tree() {
+  mkdir -p "$1"
+  git ls-files --cached --others --exclude-standard --deduplicate -z |
+    while IFS= read -r -d '' file; do
+      if [ -e "$file" ]; then printf '%s\0' "$file"; fi
+    done | tar --null --files-from=- --create | tar --extract --directory "$1"
+}
+
+# readme_command N: the Nth block of README.md that is fenced as `sh`.
+readme_command() {
+  awk -v want="$1" '/^```sh$/ { n++; inside = 1; next } /^```$/ { inside = 0 } inside && n == want' README.md
+}
+
+# venv DIRECTORY REQUIREMENT...: a fresh virtual environment with these installed.
+venv() {
+  local directory=$1
+  shift
+  "$PYTHON" -m venv "$directory"
+  if [ $# -gt 0 ]; then "$directory/bin/pip" install --quiet "$@"; fi
+}
