@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Break the code on purpose, one line at a time, and report every break that no test notices.
 
-Each `*.patch` beside this file is one mutant: some words on what it breaks, a line `Tests:` with the
-pytest arguments that must fail on it, and the patch. It is applied to a copy of the tree, the
+Each `*.patch` beside this file is one mutant: some words on what it breaks, a line `Tests:` with
+the pytest arguments that must fail on it, and the patch. It is applied to a copy of the tree, the
 package is built there, and those tests are run. All of them must pass on the unbroken copy first.
 
     run.py                 all mutants
     run.py gates carry     those whose names hold one of these words
 
-A mutant survives if its tests pass; this, and a patch that no longer applies or does not compile, is
-a failure of this command. Run it with the Python of an environment that has the test extra.
+A mutant survives if its tests pass; this, and a patch that no longer applies or does not compile,
+is a failure of this command. Run it with the Python of an environment that has the test extra.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Copy:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes((ROOT / name).read_bytes())
         environment = directory / "venv"
-        # The test tools come from the environment that runs this; only rnnfast itself is the copy's.
+        # The tools come from the environment that runs this; only rnnfast itself is the copy's.
         subprocess.run(
             [sys.executable, "-m", "venv", "--system-site-packages", str(environment)], check=True
         )
