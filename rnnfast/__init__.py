@@ -1,0 +1,62 @@
+"""rnnfast: recurrent networks over whole sequences, forward and back through time, on NumPy
+arrays."""
+
+from __future__ import annotations
+
+from . import reference
+from ._backend import backends, get_num_threads, last_kernel, set_num_threads
+from ._indexed import IndexedRows
+from .cells import CELLS, CellSpec
+from .errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    FallbackWarning,
+    IndexRangeError,
+    ShapeError,
+    TapeError,
+)
+from .ops import (
+    Gradients,
+    Tape,
+    gru,
+    gru_backward,
+    gru_forward,
+    lstm,
+    lstm_backward,
+    lstm_forward,
+    rnn,
+    rnn_backward,
+    rnn_forward,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CELLS",
+    "ArgumentError",
+    "CellSpec",
+    "DTypeError",
+    "DeviceError",
+    "FallbackWarning",
+    "Gradients",
+    "IndexRangeError",
+    "IndexedRows",
+    "ShapeError",
+    "Tape",
+    "TapeError",
+    "backends",
+    "get_num_threads",
+    "gru",
+    "gru_backward",
+    "gru_forward",
+    "last_kernel",
+    "lstm",
+    "lstm_backward",
+    "lstm_forward",
+    "reference",
+    "rnn",
+    "rnn_backward",
+    "rnn_forward",
+    "set_num_threads",
+]

@@ -1,0 +1,156 @@
+"""Which back end exists, and which one a call runs on.
+
+device="auto"   the compiled module, or NumPy where it is not built or not loadable (said once)
+device="cpu"    the compiled module, or DeviceError
+device="numpy"  the reference, the same results but not the same bits
+device="cuda"   DeviceError naming the cause: this version has no CUDA kernels
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+from .errors import ArgumentError, DeviceError, DTypeError, FallbackWarning
+
+__all__ = [
+    "backends",
+    "compiled",
+    "get_num_threads",
+    "last_kernel",
+    "ran",
+    "resolve",
+    "set_num_threads",
+]
+
+_log = logging.getLogger("rnnfast")
+_log.addHandler(logging.NullHandler())
+
+
+def _load() -> tuple[Any, str | None]:
+    """The compiled module, or None and the reason."""
+    try:
+        return importlib.import_module("rnnfast._core"), None
+    except ModuleNotFoundError as error:
+        if error.name != "rnnfast._core":
+            raise
+        where = Path(__file__).resolve().parent
+        return None, f"it is not built (no rnnfast._core beside {where}); `pip install .` builds it"
+    except ImportError as error:
+        # Who names an instruction set asks for compiled kernels, and what is asked for by name runs
+        # or raises.
+        if "RNNFAST_ISA" in os.environ:
+            raise
+        return None, f"it does not load ({error})"
+
+
+_core, _why_not = _load()
+
+compiled: dict[str, Any] = {} if _core is None else {"auto": _core, "cpu": _core}
+"""Devices that the compiled module serves; empty where there is none. The quick road asks only
+this."""
+
+ran = threading.local()
+"""`ran.engine` is the back end of the last call in this thread."""
+
+_NO_CUDA = "this version of rnnfast has no CUDA kernels (not built)"
+_announced: set[str] = set()
+_numpy_threads = 1
+
+
+def _numpy_engine() -> Any:
+    # Loaded on first use: with the compiled module there, most processes never need it.
+    return importlib.import_module("rnnfast.reference.engine")
+
+
+def resolve(device: str, who: str) -> Any:
+    """Return the back end of a device.
+
+    Raises
+    ------
+    DeviceError
+        If it was asked for by name and cannot run; names the cause and the remedy.
+    ArgumentError
+        If there is no such device.
+    """
+    if device in compiled:
+        engine = compiled[device]
+    elif device == "numpy":
+        engine = _numpy_engine()
+    elif device == "auto":
+        if "fallback" not in _announced:
+            _announced.add("fallback")
+            warnings.warn(
+                f"rnnfast: the compiled module is absent: {_why_not}. NumPy runs in its "
+                'place: the same results, many times slower. device="numpy" asks for that without this warning.',
+                FallbackWarning,
+                stacklevel=3,
+            )
+        engine = _numpy_engine()
+    elif device == "cpu":
+        raise DeviceError(
+            f'{who}: device="cpu" was asked for, but the compiled module is absent: {_why_not}. '
+            'device="numpy" runs without it.'
+        )
+    elif device == "cuda":
+        raise DeviceError(
+            f'{who}: device="cuda" was asked for, but {_NO_CUDA}. Use device="cpu" or "auto".'
+        )
+    else:
+        raise ArgumentError(
+            f'{who}: device is {device!r}, expected "auto", "cpu", "cuda" or "numpy".'
+        )
+    if device not in _announced:
+        _announced.add(device)
+        name = f"cpu ({engine.isa()})" if engine is _core else "numpy"
+        _log.debug("device=%s runs on %s", device, name)
+    return engine
+
+
+def backends() -> dict[str, str | None]:
+    """Back ends by device name, with the reason why one is absent, or None where it runs."""
+    return {"cpu": _why_not, "cuda": _NO_CUDA, "numpy": None}
+
+
+def last_kernel() -> str:
+    """Id of the last kernel that ran in this thread, e.g. ``gru.backward.f32.avx512``; "" before
+    the first."""
+    engine = getattr(ran, "engine", None)
+    return "" if engine is None else engine.last_kernel()
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads a call may use where its `threads` is not given. Results do not depend
+    on it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. The NumPy back end leaves threads to NumPy's own BLAS.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If `n` is not an integer, or less than 1.
+    """
+    global _numpy_threads
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise DTypeError(
+            f"rnnfast.set_num_threads: n is of type {type(n).__qualname__}, expected int."
+        )
+    if n < 1:
+        raise ArgumentError(f"rnnfast.set_num_threads: n is {n}, expected at least 1.")
+    if _core is None:
+        _numpy_threads = n
+    else:
+        _core.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """Return how many threads a call may use where its `threads` is not given."""
+    return _numpy_threads if _core is None else _core.get_num_threads()

@@ -1,0 +1,100 @@
+"""The compiled module. T steps, B batch, I input, H hidden, G gate blocks, S states, D directions.
+
+One call is one layer, both directions as jobs of one region; the second runs reversed in time.
+A call whose arguments are not as stated here returns None: `rnnfast._shapes` then says in words
+what is wrong, or copies what needs copying. float is float32 or float64, the same in all arrays of
+a call.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+_Row: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]
+_State: TypeAlias = tuple[np.ndarray | None, ...]
+_DenseOrIndexed: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]
+
+class Tape:
+    """Memory kept from one forward call; borrows x, y and the parameters."""
+
+    @property
+    def cell(self) -> str: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def T(self) -> int: ...
+    @property
+    def B(self) -> int: ...
+    @property
+    def I(self) -> int: ...
+    @property
+    def H(self) -> int: ...
+    @property
+    def D(self) -> int: ...
+
+class Prepared:
+    """Frozen, packed copy of the parameters of one layer."""
+
+    @property
+    def cell(self) -> str: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def I(self) -> int: ...
+    @property
+    def H(self) -> int: ...
+    @property
+    def D(self) -> int: ...
+
+def forward(
+    cell: str,
+    x: np.ndarray,  # (T, B, I) float, inner stride 1; or (T, B) int64, C-contiguous, in 0 ... I-1
+    params: tuple[_Row, ...] | Prepared,  # per direction W (G*H, I), R (G*H, H), bW, bR (G*H,)
+    state: _State | None,  # S arrays (D, B, H), None is zero
+    out: np.ndarray | None,  # (T, B, D*H), inner stride 1, writable, apart from x
+    keep_tape: bool,
+    threads: int | None,
+    /,
+) -> tuple[np.ndarray, tuple[np.ndarray, ...], Tape | None] | None: ...
+def backward(
+    tape: Tape,
+    dy: np.ndarray | None,  # (T, B, D*H), inner stride 1, None is zero
+    dstate: _State | None,  # S arrays (D, B, H), None is zero
+    need_dx: bool,
+    threads: int | None,
+    /,
+) -> (
+    tuple[
+        np.ndarray | None,  # dx (T, B, I)
+        tuple[
+            tuple[_DenseOrIndexed, np.ndarray, np.ndarray | None, np.ndarray | None], ...
+        ],  # per direction dW, dR, dbW, dbR; indexed: dW[:, indices[j]] = rows[j]
+        tuple[np.ndarray, ...],  # S arrays (D, B, H)
+    ]
+    | None
+): ...
+def prepare(cell: str, params: tuple[_Row, ...], /) -> Prepared: ...
+def linear_forward(
+    x: np.ndarray,  # (N, K)
+    W: np.ndarray,  # (M, K)
+    b: np.ndarray | None,  # (M,)
+    threads: int | None,
+    /,
+) -> np.ndarray: ...  # (N, M)
+def linear_backward(
+    x: np.ndarray,  # (N, K)
+    W: np.ndarray,  # (M, K)
+    dy: np.ndarray,  # (N, M)
+    need_dx: bool,
+    need_db: bool,
+    threads: int | None,
+    /,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]: ...
+def set_num_threads(n: int, /) -> None: ...
+def get_num_threads() -> int: ...
+def last_kernel() -> str: ...
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def build_info() -> dict[str, Any]: ...
+def cells() -> Sequence[dict[str, Any]]: ...

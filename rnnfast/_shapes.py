@@ -1,0 +1,242 @@
+"""The one checker of arrays: binds letters to sizes once and says in words what does not fit.
+
+It runs only where the quick road has failed: the compiled module refuses in a few nanoseconds what
+is not as its contract says, and this module then names the array at fault, or copies what needs
+copying.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
+
+__all__ = ["Checker", "check_index_range", "is_index_array"]
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+# The recurrent width is the hidden size as long as there is no projection; it keeps its letter in
+# messages.
+_ALIAS = {"P": "H"}
+
+
+class Checker:
+    """Letters bound to sizes, and the element type, each with the argument that fixed it.
+
+    Parameters
+    ----------
+    who : str
+        The public name that speaks: ``"rnnfast.gru"``.
+    dtype : (numpy.dtype, str), optional
+        Element type fixed beforehand, and by what; else the first array fixes it.
+    **sizes : (int, str)
+        Letters fixed beforehand, and by what: ``G=(3, "the cell")``.
+    """
+
+    def __init__(self, who: str, dtype: tuple[np.dtype, str] | None = None, **sizes) -> None:
+        self.who = who
+        self._dtype = dtype
+        self._sizes: dict[str, tuple[int, str]] = dict(sizes)
+
+    def __getitem__(self, letter: str) -> int:
+        return self._sizes[_ALIAS.get(letter, letter)][0]
+
+    def source(self, letter: str) -> str:
+        """Return the argument that fixed a letter."""
+        return self._sizes[_ALIAS.get(letter, letter)][1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The element type all arrays share."""
+        if self._dtype is None:
+            raise RuntimeError(f"{self.who}: no array has fixed the element type yet.")
+        return self._dtype[0]
+
+    # Shapes --------------------------------------------------------------------------------------
+
+    def shape(self, name: str, array: np.ndarray, spec: str) -> None:
+        """Match an array with a spec such as ``"T B I"`` or ``"G*H P"``; unbound letters become
+        bound.
+
+        Raises
+        ------
+        ShapeError
+            In the form: array, what came, what was expected, and which argument fixed each letter.
+        """
+        dims = spec.split()
+        if array.ndim == len(dims):
+            for dim, size in zip(dims, array.shape, strict=True):
+                letter = _ALIAS.get(dim, dim)
+                if "*" not in dim and letter not in self._sizes:
+                    self._sizes[letter] = (size, name)
+        expected = tuple(self._size(dim) for dim in dims)
+        if array.shape == expected:
+            return
+        text = f"{self.who}: {name} has shape {array.shape}, expected {_tuple(dims)}"
+        if any(isinstance(size, int) for size in expected):
+            text += f" = {_tuple(expected)}"
+        reasons = self._reasons(dims)
+        raise ShapeError(f"{text}; {reasons}." if reasons else f"{text}.")
+
+    def _size(self, dim: str) -> int | str:
+        size = 1
+        for factor in dim.split("*"):
+            letter = _ALIAS.get(factor, factor)
+            if letter not in self._sizes:
+                return dim
+            size *= self._sizes[letter][0]
+        return size
+
+    def _reasons(self, dims: list[str]) -> str:
+        letters = dict.fromkeys(_ALIAS.get(f, f) for dim in dims for f in dim.split("*"))
+        bound = [(letter, *self._sizes[letter]) for letter in letters if letter in self._sizes]
+        bound.sort(key=lambda entry: entry[2] == "the cell")  # what the caller chose comes first
+        return ", ".join(f"{letter}={size} from {source}" for letter, size, source in bound)
+
+    # Types ---------------------------------------------------------------------------------------
+
+    def _array(self, name: str, array: Any) -> np.ndarray:
+        if isinstance(array, np.ma.MaskedArray):
+            raise DTypeError(
+                f"{self.who}: {name} is a masked array, and its mask would be ignored. "
+                f"Use {name}.filled(value)."
+            )
+        if not isinstance(array, np.ndarray):
+            kind = type(array)
+            title = kind.__qualname__
+            if kind.__module__ != "builtins":
+                title = f"{kind.__module__}.{title}"
+            raise DTypeError(
+                f"{self.who}: {name} is of type {title}, expected a NumPy array. "
+                f"Use np.asarray({name})."
+            )
+        return array
+
+    def _native(self, name: str, array: np.ndarray) -> None:
+        if not array.dtype.isnative:
+            foreign = "big" if sys.byteorder == "little" else "little"
+            raise DTypeError(
+                f"{self.who}: {name} is {array.dtype.name} in {foreign}-endian byte order "
+                f"({array.dtype.str}), expected this machine's {sys.byteorder}-endian order. "
+                f'Use {name}.astype({name}.dtype.newbyteorder("=")).'
+            )
+
+    def _real(self, name: str, array: Any) -> np.ndarray:
+        array = self._array(name, array)
+        if array.dtype.newbyteorder("=") not in _FLOATS:
+            remedy = f"{name}.astype(np.float32)"
+            if self._dtype is not None:
+                remedy = f'{name}.astype("{self._dtype[0]}")'
+            raise DTypeError(
+                f"{self.who}: {name} is {array.dtype}, expected float32 or float64. Use {remedy}."
+            )
+        self._native(name, array)
+        if self._dtype is None:
+            self._dtype = (array.dtype, name)
+        dtype, source = self._dtype
+        if array.dtype != dtype:
+            same = f"{source}.dtype" if source.isidentifier() else f'"{dtype}"'
+            raise DTypeError(
+                f"{self.who}: {source} is {dtype} but {name} is {array.dtype}; all arrays must "
+                f"share one dtype. Use {name}.astype({same})."
+            )
+        return array
+
+    # The kinds of array a call takes -------------------------------------------------------------
+
+    def block(self, name: str, array: Any, spec: str) -> np.ndarray:
+        """Check a parameter or a state; returns it C-contiguous, a copy only where it was not."""
+        array = self._real(name, array)
+        self.shape(name, array, spec)
+        return np.require(array, requirements=["C", "A", "E"])
+
+    def sequence(self, name: str, array: Any, spec: str) -> np.ndarray:
+        """Check a sequence of which only the last axis must be dense; a copy only where it is
+        not."""
+        array = self._real(name, array)
+        self.shape(name, array, spec)
+        return np.asarray(array) if _inner_dense(array) else np.array(array, order="C")
+
+    def indices(self, name: str, array: Any, spec: str) -> np.ndarray:
+        """Check an index input, its range excepted, as int64 and C-contiguous."""
+        array = self._array(name, array)
+        self._native(name, array)
+        self.shape(name, array, spec)
+        return array
+
+    def out(self, array: Any, spec: str, apart_from: dict[str, Any]) -> np.ndarray:
+        """Check an output array and that it shares no memory with the arrays named.
+
+        Returns
+        -------
+        numpy.ndarray
+            `array` itself where a kernel can write it, else a new dense array to be copied into it.
+        """
+        array = self._real("out", array)
+        self.shape("out", array, spec)
+        if not array.flags.writeable:
+            raise ArgumentError(f"{self.who}: out is read-only, expected a writable array.")
+        if any(
+            stride == 0 and size > 1
+            for stride, size in zip(array.strides, array.shape, strict=True)
+        ):
+            raise ArgumentError(
+                f"{self.who}: out overlaps itself: an axis has stride 0. Use np.empty."
+            )
+        for name, other in apart_from.items():
+            if isinstance(other, np.ndarray) and np.shares_memory(array, other):
+                raise ArgumentError(
+                    f"{self.who}: out overlaps {name}, expected memory of its own; {name} would be "
+                    f"overwritten while it is read. Use np.empty_like."
+                )
+        usable = _inner_dense(array) and type(array) is np.ndarray
+        return array if usable else np.empty(array.shape, array.dtype)
+
+    def threads(self, threads: Any) -> None:
+        """Check a number of threads; None leaves the choice to the back end."""
+        if threads is None:
+            return
+        if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)):
+            raise DTypeError(
+                f"{self.who}: threads is of type {type(threads).__qualname__}, "
+                "expected int or None."
+            )
+        if threads < 1:
+            raise ArgumentError(f"{self.who}: threads is {threads}, expected at least 1.")
+
+
+def check_index_range(who: str, name: str, indices: np.ndarray, I: int, source: str) -> np.ndarray:
+    """Return the indices as C-contiguous int64 if all lie in 0 ... I-1.
+
+    Raises
+    ------
+    IndexRangeError
+        Names the first value outside, its position, I and the argument that fixed I.
+    """
+    dense = np.require(indices, np.int64, requirements=["C", "A", "E"])
+    # As unsigned a negative value is huge, so one pass finds both ends (and an uint64 that
+    # wrapped).
+    if dense.size and np.maximum.reduce(dense.view(np.uint64), axis=None) >= I:
+        wrong = dense.view(np.uint64) >= I
+        place = tuple(int(k) for k in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        raise IndexRangeError(
+            f"{who}: {name} holds the index {indices[place]} at {list(place)}, "
+            f"expected 0 <= index < {I}; I={I} from {source}."
+        )
+    return dense
+
+
+def is_index_array(array: Any) -> bool:
+    """Whether an input is read as indices: any integer dtype, bool excepted."""
+    return isinstance(array, np.ndarray) and array.dtype.kind in "iu"
+
+
+def _inner_dense(array: np.ndarray) -> bool:
+    return array.flags.aligned and (array.shape[-1] <= 1 or array.strides[-1] == array.itemsize)
+
+
+def _tuple(entries: list[str] | tuple[int | str, ...]) -> str:
+    inner = ", ".join(str(entry) for entry in entries)
+    return f"({inner},)" if len(entries) == 1 else f"({inner})"

@@ -1,0 +1,161 @@
+"""The registry of cells on the Python side: one row per cell, and nothing about a cell anywhere
+else.
+
+Weight conversion, tests, benchmarks and the command line walk `CELLS`. A test holds these rows
+equal to `csrc/cells/cells.h`, which is the same table in C++.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+__all__ = ["CELLS", "CellSpec", "find"]
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """What is fixed about a cell.
+
+    Attributes
+    ----------
+    name : str
+        Registry name, the first part of every kernel id: ``"lstm"`` in ``lstm.forward.f32.avx2``.
+    function : str
+        The public function, the reference module and, with its capitals, the layer.
+    gates : tuple of str
+        Letters of the gate blocks, in the order of the rows of W, R, bW and bR.
+    states : tuple of str
+        Letters of the states carried from step to step; the first is the output.
+    tape : tuple of str
+        What one step keeps for the backward pass, in the order of the slots.
+    options : mapping
+        Keyword arguments that choose this cell among those of its function.
+    orders : mapping of str to tuple of str
+        The gate order of other systems, in our letters. A system that stores each gate apart
+        (Flax linen) or has no such layer is not listed.
+    parameters : tuple of str
+        The parameters of one layer and direction.
+    """
+
+    name: str
+    function: str
+    gates: tuple[str, ...]
+    states: tuple[str, ...]
+    tape: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    parameters: tuple[str, ...] = ("W", "R", "bW", "bR")
+
+    @property
+    def G(self) -> int:
+        """Number of gate blocks."""
+        return len(self.gates)
+
+    @property
+    def S(self) -> int:
+        """Number of states."""
+        return len(self.states)
+
+    def permutation(self, system: str) -> tuple[int, ...]:
+        """Blocks of ours in the order of `system`: ``theirs[k] = ours[permutation[k]]``.
+
+        Raises
+        ------
+        KeyError
+            If `system` has no row in `orders`; the message lists those that have.
+        """
+        if system not in self.orders:
+            known = ", ".join(sorted(self.orders))
+            raise KeyError(f"rnnfast: no gate order of {system!r} for {self.name}; known: {known}.")
+        return tuple(self.gates.index(letter) for letter in self.orders[system])
+
+
+def _orders(**rows: str) -> Mapping[str, tuple[str, ...]]:
+    return MappingProxyType({system: tuple(row.split()) for system, row in rows.items()})
+
+
+# Read from the sources named; the candidate is called g (LSTM) and n (GRU) throughout, whatever its
+# name there.
+_ONE_GATE = _orders(
+    pytorch="h", keras="h", onnx="h", mlx="h", cudnn="h", onednn="h", cs231n="h", flax_nnx="h"
+)
+_LSTM_ORDERS = _orders(
+    pytorch="i f g o",  # torch/nn/modules/rnn.py
+    mlx="i f g o",  # mlx/nn/layers/recurrent.py
+    equinox="i f g o",  # equinox/nn/_rnn.py
+    flax_nnx="i f g o",  # concatenated in that order by OptimizedLSTMCell
+    keras="i f g o",  # keras/src/layers/rnn/lstm.py, there i f c o
+    cudnn="i f g o",  # linLayerID 0..3 and 4..7
+    onednn="i f g o",  # there i f c o
+    onnx="i o f g",  # operator LSTM, W[iofc]
+    haste="i g f o",  # haste lstm.py
+    tensorflow1="i g f o",  # BasicLSTMCell, there i j f o; Haiku alike
+    cs231n="i f o g",  # assignment 3, rnn_layers.py
+)
+_GRU_ORDERS = _orders(
+    pytorch="r z n",
+    mlx="r z n",
+    equinox="r z n",
+    flax_nnx="r z n",
+    cudnn="r z n",
+    keras="z r n",  # keras/src/layers/rnn/gru.py, reset_after=True, there z r h
+    onnx="z r n",  # operator GRU with linear_before_reset=1, W[zrh]
+    haste="z r n",  # there z r g
+    onednn="z r n",  # linear-before-reset GRU, there u r o
+)
+
+_ROWS = (
+    CellSpec(
+        name="rnn_tanh",
+        function="rnn",
+        gates=("h",),
+        states=("h",),
+        tape=("h",),
+        options=MappingProxyType({"nonlinearity": "tanh"}),
+        orders=_ONE_GATE,
+    ),
+    CellSpec(
+        name="rnn_relu",
+        function="rnn",
+        gates=("h",),
+        states=("h",),
+        tape=("h",),
+        options=MappingProxyType({"nonlinearity": "relu"}),
+        orders=_ONE_GATE,
+    ),
+    CellSpec(
+        name="lstm",
+        function="lstm",
+        gates=("i", "f", "g", "o"),
+        states=("h", "c"),
+        tape=("i", "f", "g", "o"),
+        orders=_LSTM_ORDERS,
+    ),
+    CellSpec(
+        name="gru",
+        function="gru",
+        gates=("r", "z", "n"),
+        states=("h",),
+        tape=("r", "z", "n", "ghn"),
+        orders=_GRU_ORDERS,
+    ),
+)
+
+CELLS: Mapping[str, CellSpec] = MappingProxyType({row.name: row for row in _ROWS})
+"""All cells by registry name."""
+
+
+def find(function: str, **options: str) -> CellSpec:
+    """Return the row of a public function and its options, ``find("rnn", nonlinearity="relu")``.
+
+    Raises
+    ------
+    KeyError
+        If no row fits.
+    """
+    for row in _ROWS:
+        if row.function == function and dict(row.options) == options:
+            return row
+    raise KeyError(f"rnnfast: no cell {function!r} with options {options}.")
