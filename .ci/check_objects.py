@@ -41,7 +41,7 @@ TOO_NEW = re.compile(
 TILE = re.compile(r"\b\w*tile<")
 
 # The baseline has no fused instruction: its multiplications are counted.
-MULTIPLY = re.compile(r"(?:vfn?m(?:add|sub)\d+|mul)p[sd]$")
+MULTIPLY = re.compile(r"(?:vfn?m(?:add|sub)\d+|v?mul)p[sd]$")
 
 
 @dataclass(frozen=True)
