@@ -64,7 +64,7 @@ def test_layers_are_seedable():
 
 def test_embedding_looks_up_and_adds_up():
     layer = Embedding(6, 2, dtype="float64", seed=0)
-    x = np.array([[4, 1], [4, 0], [1, 4]], np.int16)
+    x = np.array([[4, 1], [4, 0], [1, 4]])
     y, tape = layer.forward(x)
     np.testing.assert_array_equal(y, layer.parameters["weight"][x])
     np.testing.assert_array_equal(layer(x), y)
@@ -138,7 +138,7 @@ def test_parity_with_torch():
             ShapeError,
             r"expected \(K,\), \(N, K\) or \(T, B, K\)",
         ),
-        (lambda: Embedding(3, 0), ArgumentError, "embedding_dim 0"),
+        (lambda: Embedding(3, 0), ArgumentError, "embedding_dim is 0"),
         (lambda: Embedding(3, 2)(np.zeros(2)), DTypeError, "x is float64, expected an integer"),
         (
             lambda: Embedding(3, 2)(np.array([[0, 3]])),
@@ -166,3 +166,20 @@ def test_embedding_refuses_a_foreign_dy(shape):
     _, tape = layer.forward(np.zeros(4, np.int64))
     with pytest.raises(ShapeError, match="dy has shape"):
         layer.backward(tape, np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda s: Linear(5, 3, seed=s), lambda s: Embedding(5, 3, seed=s)]
+)
+def test_state_dict_round_trip(make):
+    one, other = make(1), make(2)
+    state = one.state_dict()
+    other.load_state_dict(state)
+    for name, array in one.parameters.items():
+        np.testing.assert_array_equal(other.parameters[name], array)
+        state[name][...] = 0  # a copy
+        assert array.any()
+    with pytest.raises(ArgumentError, match="missing weight"):
+        other.load_state_dict({})
+    with pytest.raises(ShapeError, match="weight has shape"):
+        other.load_state_dict({**state, "weight": state["weight"][:2]})

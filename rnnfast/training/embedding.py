@@ -9,8 +9,8 @@ import numpy as np
 
 from .._indexed import IndexedRows
 from .._shapes import Checker, check_index_range, is_index_array
-from ..errors import ArgumentError, DTypeError, ShapeError
-from ._dtype import float_dtype
+from ..errors import DTypeError, ShapeError
+from ._layer import Layer, check_sizes
 
 _WHO = "rnnfast.training.Embedding"
 
@@ -29,7 +29,7 @@ class EmbeddingGradients:
     parameters: dict[str, IndexedRows]
 
 
-class Embedding:
+class Embedding(Layer):
     """Look up a row of a table for every index: ``y = weight[x]``.
 
     An rnnfast layer takes indices itself and saves this step: an embedding pays where its dimension
@@ -59,13 +59,9 @@ class Embedding:
         dtype: Any = "float32",
         seed: int | None = None,
     ) -> None:
-        if num_embeddings < 1 or embedding_dim < 1:
-            raise ArgumentError(
-                f"{_WHO}: num_embeddings is {num_embeddings} and embedding_dim {embedding_dim}, "
-                f"expected at least 1 each."
-            )
-        values = np.random.default_rng(seed).standard_normal((num_embeddings, embedding_dim))
-        self.parameters = {"weight": values.astype(float_dtype(_WHO, dtype))}
+        check_sizes(_WHO, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        rng = np.random.default_rng(seed)
+        self._start(dtype, {"weight": rng.standard_normal((num_embeddings, embedding_dim))})
 
     def __repr__(self) -> str:
         V, E = self.parameters["weight"].shape

@@ -11,8 +11,10 @@ import numpy as np
 
 from .. import _backend
 from .._shapes import Checker
-from ..errors import ArgumentError, ShapeError
-from ._dtype import float_dtype
+from ..errors import ShapeError
+from ._layer import Layer, check_sizes
+
+_WHO = "rnnfast.training.Linear"
 
 _SPECS = {1: "K", 2: "N K", 3: "T B K"}
 
@@ -36,7 +38,7 @@ class LinearGradients:
     parameters: dict[str, np.ndarray]
 
 
-class Linear:
+class Linear(Layer):
     """A linear layer: ``y = x W^T + b`` on the last axis.
 
     Parameters
@@ -71,20 +73,13 @@ class Linear:
         seed: int | None = None,
         device: str = "auto",
     ) -> None:
-        if in_features < 1 or out_features < 1:
-            raise ArgumentError(
-                f"rnnfast.training.Linear: in_features is {in_features} and out_features "
-                f"{out_features}, expected at least 1 each."
-            )
-        dtype = float_dtype("rnnfast.training.Linear", dtype)
+        check_sizes(_WHO, in_features=in_features, out_features=out_features)
         rng = np.random.default_rng(seed)
         bound = 1 / math.sqrt(in_features)
-        # Drawn in float64, so that both dtypes start from the same values, rounded.
-        self.parameters = {
-            "weight": rng.uniform(-bound, bound, (out_features, in_features)).astype(dtype)
-        }
+        arrays = {"weight": rng.uniform(-bound, bound, (out_features, in_features))}
         if bias:
-            self.parameters["bias"] = rng.uniform(-bound, bound, out_features).astype(dtype)
+            arrays["bias"] = rng.uniform(-bound, bound, out_features)
+        self._start(dtype, arrays)
         self.device = device
 
     def __repr__(self) -> str:
@@ -118,7 +113,7 @@ class Linear:
         DeviceError
             If the device cannot run here.
         """
-        who = "rnnfast.training.Linear.forward"
+        who = f"{_WHO}.forward"
         weight = self.parameters["weight"]
         check = Checker(who, (weight.dtype, "weight"), K=(weight.shape[1], "weight"))
         if isinstance(x, np.ndarray) and x.ndim not in _SPECS:
@@ -155,7 +150,7 @@ class Linear:
         DeviceError
             If the device cannot run here.
         """
-        who = "rnnfast.training.Linear.backward"
+        who = f"{_WHO}.backward"
         M = tape.W.shape[0]
         spec = _SPECS[len(tape.shape)].replace("K", "M")
         sizes = {
