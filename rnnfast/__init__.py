@@ -1,9 +1,8 @@
-"""rnnfast: recurrent networks over whole sequences, forward and back through time, on NumPy
-arrays."""
+"""Recurrent networks over whole sequences, forward and back through time, on NumPy arrays."""
 
 from __future__ import annotations
 
-from . import reference
+from . import initializers, reference
 from ._backend import backends, get_num_threads, last_kernel, set_num_threads
 from ._indexed import IndexedRows
 from .cells import CELLS, CellSpec
@@ -16,6 +15,7 @@ from .errors import (
     ShapeError,
     TapeError,
 )
+from .layers import GRU, LSTM, RNN, LayerGradients, PreparedLayer
 from .ops import (
     Gradients,
     Tape,
@@ -34,6 +34,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CELLS",
+    "GRU",
+    "LSTM",
+    "RNN",
     "ArgumentError",
     "CellSpec",
     "DTypeError",
@@ -42,6 +45,8 @@ __all__ = [
     "Gradients",
     "IndexRangeError",
     "IndexedRows",
+    "LayerGradients",
+    "PreparedLayer",
     "ShapeError",
     "Tape",
     "TapeError",
@@ -50,6 +55,7 @@ __all__ = [
     "gru",
     "gru_backward",
     "gru_forward",
+    "initializers",
     "last_kernel",
     "lstm",
     "lstm_backward",

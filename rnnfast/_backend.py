@@ -33,7 +33,7 @@ _log.addHandler(logging.NullHandler())
 
 
 def _load() -> tuple[Any, str | None]:
-    """The compiled module, or None and the reason."""
+    """Return the compiled module, or None and the reason."""
     try:
         return importlib.import_module("rnnfast._core"), None
     except ModuleNotFoundError as error:
@@ -52,8 +52,7 @@ def _load() -> tuple[Any, str | None]:
 _core, _why_not = _load()
 
 compiled: dict[str, Any] = {} if _core is None else {"auto": _core, "cpu": _core}
-"""Devices that the compiled module serves; empty where there is none. The quick road asks only
-this."""
+"""Devices that the compiled module serves, all that the quick road asks; empty without it."""
 
 ran = threading.local()
 """`ran.engine` is the back end of the last call in this thread."""
@@ -86,8 +85,9 @@ def resolve(device: str, who: str) -> Any:
         if "fallback" not in _announced:
             _announced.add("fallback")
             warnings.warn(
-                f"rnnfast: the compiled module is absent: {_why_not}. NumPy runs in its "
-                'place: the same results, many times slower. device="numpy" asks for that without this warning.',
+                f"rnnfast runs on NumPy, for the compiled module is absent: {_why_not}. "
+                "Results are the same, many times slower. "
+                'device="numpy" asks for that without this warning.',
                 FallbackWarning,
                 stacklevel=3,
             )
@@ -118,15 +118,13 @@ def backends() -> dict[str, str | None]:
 
 
 def last_kernel() -> str:
-    """Id of the last kernel that ran in this thread, e.g. ``gru.backward.f32.avx512``; "" before
-    the first."""
+    """Return the id of this thread's last kernel, as ``gru.backward.f32.avx512``; "" before one."""
     engine = getattr(ran, "engine", None)
     return "" if engine is None else engine.last_kernel()
 
 
 def set_num_threads(n: int) -> None:
-    """Set how many threads a call may use where its `threads` is not given. Results do not depend
-    on it.
+    """Set how many threads a call may use where `threads` is not given; bits do not depend on it.
 
     Parameters
     ----------

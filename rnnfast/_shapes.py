@@ -57,8 +57,7 @@ class Checker:
     # Shapes --------------------------------------------------------------------------------------
 
     def shape(self, name: str, array: np.ndarray, spec: str) -> None:
-        """Match an array with a spec such as ``"T B I"`` or ``"G*H P"``; unbound letters become
-        bound.
+        """Match an array with a spec such as ``"T B I"``, ``"G*H P"``; unbound letters get bound.
 
         Raises
         ------
@@ -79,6 +78,13 @@ class Checker:
             text += f" = {_tuple(expected)}"
         reasons = self._reasons(dims)
         raise ShapeError(f"{text}; {reasons}." if reasons else f"{text}.")
+
+    def exactly(self, name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
+        """Match an array with a shape that the layer's sizes fix."""
+        if array.shape != expected:
+            raise ShapeError(
+                f"{self.who}: {name} has shape {array.shape}, expected {expected} from the layer."
+            )
 
     def _size(self, dim: str) -> int | str:
         size = 1
@@ -123,7 +129,8 @@ class Checker:
                 f'Use {name}.astype({name}.dtype.newbyteorder("=")).'
             )
 
-    def _real(self, name: str, array: Any) -> np.ndarray:
+    def real(self, name: str, array: Any) -> np.ndarray:
+        """Check for a NumPy array of the call's element type, in this machine's byte order."""
         array = self._array(name, array)
         if array.dtype.newbyteorder("=") not in _FLOATS:
             remedy = f"{name}.astype(np.float32)"
@@ -148,14 +155,13 @@ class Checker:
 
     def block(self, name: str, array: Any, spec: str) -> np.ndarray:
         """Check a parameter or a state; returns it C-contiguous, a copy only where it was not."""
-        array = self._real(name, array)
+        array = self.real(name, array)
         self.shape(name, array, spec)
         return np.require(array, requirements=["C", "A", "E"])
 
     def sequence(self, name: str, array: Any, spec: str) -> np.ndarray:
-        """Check a sequence of which only the last axis must be dense; a copy only where it is
-        not."""
-        array = self._real(name, array)
+        """Check a sequence, of which only the last axis must be dense; else it is copied."""
+        array = self.real(name, array)
         self.shape(name, array, spec)
         return np.asarray(array) if _inner_dense(array) else np.array(array, order="C")
 
@@ -174,7 +180,7 @@ class Checker:
         numpy.ndarray
             `array` itself where a kernel can write it, else a new dense array to be copied into it.
         """
-        array = self._real("out", array)
+        array = self.real("out", array)
         self.shape("out", array, spec)
         if not array.flags.writeable:
             raise ArgumentError(f"{self.who}: out is read-only, expected a writable array.")
@@ -207,7 +213,7 @@ class Checker:
             raise ArgumentError(f"{self.who}: threads is {threads}, expected at least 1.")
 
 
-def check_index_range(who: str, name: str, indices: np.ndarray, I: int, source: str) -> np.ndarray:
+def check_index_range(who: str, name: str, indices: np.ndarray, I: int, source: str) -> np.ndarray:  # noqa: E741
     """Return the indices as C-contiguous int64 if all lie in 0 ... I-1.
 
     Raises

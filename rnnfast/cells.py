@@ -1,5 +1,4 @@
-"""The registry of cells on the Python side: one row per cell, and nothing about a cell anywhere
-else.
+"""The registry of cells in Python: one row per cell, and nothing about a cell anywhere else.
 
 Weight conversion, tests, benchmarks and the command line walk `CELLS`. A test holds these rows
 equal to `csrc/cells/cells.h`, which is the same table in C++.

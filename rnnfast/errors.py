@@ -23,13 +23,11 @@ class ShapeError(ValueError):
 
 
 class ArgumentError(ValueError):
-    """An option or an output array that cannot be used: a bad value, `out` read-only or
-    overlapping."""
+    """An option or output that cannot be used: a bad value, `out` read-only or overlapping."""
 
 
 class DTypeError(TypeError):
-    """A wrong type: not a NumPy array, an element type or byte order that the kernels do not
-    compute in."""
+    """Not a NumPy array, or an element type or byte order that the kernels do not compute in."""
 
 
 class IndexRangeError(IndexError):

@@ -1,5 +1,4 @@
-"""The functions: one layer, one direction, over a whole sequence; forward, and back through
-time."""
+"""The functions: one layer and direction over a whole sequence, forward and back in time."""
 
 from __future__ import annotations
 
@@ -40,17 +39,16 @@ class Gradients(NamedTuple):
     """
 
     dx: ndarray | None
-    dW: ndarray | IndexedRows
-    dR: ndarray
-    dbW: ndarray | None
-    dbR: ndarray | None
+    dW: ndarray | IndexedRows  # noqa: N815
+    dR: ndarray  # noqa: N815
+    dbW: ndarray | None  # noqa: N815
+    dbR: ndarray | None  # noqa: N815
     dh0: ndarray
     dc0: ndarray | None = None
 
 
 class Tape:
-    """What a forward call keeps for its backward pass; never overwritten, any number of backward
-    calls.
+    """What a forward call keeps for its backward pass, which can run any number of times.
 
     It borrows x, y and the parameters: backward raises if one of them has changed since.
     """
@@ -81,7 +79,7 @@ class Tape:
         return self._kept.B
 
     @property
-    def I(self) -> int:
+    def I(self) -> int:  # noqa: E743
         """Input features, or the size of the vocabulary."""
         return self._kept.I
 
@@ -98,14 +96,12 @@ class Tape:
 
 
 def _lift(state: Any) -> Any:
-    """(B, H) as the (D, B, H) of the contract; what is not an array goes on to the checker as it
-    is."""
+    """(B, H) as the (D, B, H) of the contract; what is no array goes to the checker as it is."""
     return state[None] if isinstance(state, ndarray) else state
 
 
 def _forward(cell, who, x, row, state, reverse, out, threads, device, keep_tape):
-    """Quick road first: the compiled module refuses with None, and only then Python looks
-    closer."""
+    """Quick road first: the compiled module refuses with None, and only then Python checks."""
     core = _compiled.get(device)
     if core is not None and out is None and type(x) is ndarray and x.ndim == 3:
         steps = x[::-1] if reverse else x

@@ -1,5 +1,4 @@
-"""The NumPy back end: the contract of the compiled module `rnnfast._core`, computed by the
-reference.
+"""The NumPy back end: the contract of the compiled module, computed by the reference.
 
 One call is one layer, D directions; the second runs reversed in time. Array shapes stand in
 `_core.pyi`. Like a kernel it trusts its arguments: `rnnfast._shapes` has checked them.
@@ -23,7 +22,7 @@ _thread = threading.local()
 
 
 def _cell(name: str) -> tuple[Any, dict[str, str]]:
-    """The reference module of a cell and the options that choose it there."""
+    """Return the reference module of a cell and the options that choose it there."""
     spec = CELLS[name]
     return importlib.import_module(f"{__package__}.{spec.function}"), dict(spec.options)
 
@@ -46,7 +45,7 @@ class _Sizes:
 
     cell: str
     dtype: np.dtype
-    I: int
+    I: int  # noqa: E741
     H: int
     D: int
 
@@ -121,8 +120,7 @@ def forward(cell, x, params, state, out, keep_tape, threads):
 
 
 def backward(tape, dy, dstate, need_dx, threads):
-    """Run one layer back; returns dx or None, the parameter gradients per direction, and
-    dstate0."""
+    """Run one layer back; returns dx or None, the gradients per direction, and dstate0."""
     tape.verify()
     module, options = _cell(tape.cell)
     T, B, H, dtype = tape.T, tape.B, tape.H, tape.dtype
@@ -141,12 +139,10 @@ def backward(tape, dy, dstate, need_dx, threads):
             dgx, dgh, first = scan.backward(module, options, tape.kept[d], x, W, R, dy_d, last)
             for gradient, value in zip(dstate0, first, strict=True):
                 gradient[d] = value
-            rows_x, rows_h = dgx.reshape(T * B, -1), dgh.reshape(T * B, -1)
+            rows_x, rows_h = dgx.reshape(T * B, len(R)), dgh.reshape(T * B, len(R))
             h_prev = tape.kept[d].states[0][:-1].reshape(T * B, H)
-            if indices:
-                dW = _gather(x.reshape(-1), rows_x)
-            else:
-                dW = rows_x.T @ x.reshape(T * B, -1)
+            flat = x.reshape(T * B) if indices else x.reshape(T * B, tape.I)
+            dW = _gather(flat, rows_x) if indices else rows_x.T @ flat
             if dx is not None:
                 dx[back] += dgx @ W
             dbW = None if bW is None else rows_x.sum(0)

@@ -1,5 +1,4 @@
-"""The loop over time around a cell, one direction, forward and backward: the specification of the
-scan.
+"""The loop over time around a cell, one direction: the specification of the scan.
 
 Shapes: x (T, B, I) or integer indices (T, B); W (G*H, I), R (G*H, H), bW, bR (G*H,) or None; each
 state (B, H); y (T, B, H). `cell` is a module of this package (`rnn`, `lstm`, `gru`), `options` its
@@ -16,8 +15,7 @@ __all__ = ["Kept", "backward", "forward"]
 
 
 class Kept(NamedTuple):
-    """The tape of one direction: per slot (T, B, H), per state (T+1, B, H) with the initial one
-    first."""
+    """The tape of one direction: slots (T, B, H), states (T+1, B, H) from the initial one on."""
 
     slots: tuple[Any, ...]
     states: tuple[Any, ...]
