@@ -46,6 +46,8 @@ MULTIPLY = re.compile(r"(?:vfn?m(?:add|sub)\d+|v?mul)p[sd]$")
 
 @dataclass(frozen=True)
 class Instruction:
+    """One line of a disassembly."""
+
     address: int
     mnemonic: str
     operands: str
@@ -60,19 +62,22 @@ class Loop:
 
     @property
     def multiplies(self) -> bool:
+        """Whether this is a product and not, say, a copy."""
         return any(MULTIPLY.match(i.mnemonic) for i in self.body)
 
     def stack_operands(self, frame_pointer: bool) -> list[Instruction]:
+        """Instructions that read or write the stack; rbp addresses it only as a frame pointer."""
         pattern = re.compile(r"\(%r[sb]p[,)]" if frame_pointer else r"\(%rsp[,)]")
         return [i for i in self.body if pattern.search(i.operands) and i.mnemonic[:3] != "lea"]
 
 
 def run(*command: str) -> str:
+    """Return what a command prints."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def disassemble(object_file: Path) -> dict[str, list[Instruction]]:
-    """The instructions of every function of an object, in order."""
+    """Return the instructions of every function of an object, in order."""
     text = run("objdump", "-d", "-C", "--no-show-raw-insn", str(object_file))
     functions: dict[str, list[Instruction]] = {}
     name = ""
@@ -118,6 +123,7 @@ def innermost_loops(function: str, code: list[Instruction]) -> Iterator[Loop]:
 
 
 def weak_symbols(object_file: Path) -> list[str]:
+    """Return the symbols of which the linker would keep one copy of several."""
     found = []
     for line in run("nm", "-C", str(object_file)).splitlines():
         kind = line[17:18] if len(line) > 17 else ""
@@ -127,6 +133,7 @@ def weak_symbols(object_file: Path) -> list[str]:
 
 
 def too_new(object_file: Path) -> list[str]:
+    """Return the instructions that a plain x86-64 CPU does not have."""
     return [
         f"{function}: {i.mnemonic} {i.operands}"
         for function, code in disassemble(object_file).items()
@@ -136,7 +143,7 @@ def too_new(object_file: Path) -> list[str]:
 
 
 def tile_loops(object_file: Path) -> dict[str, list[tuple[Loop, list[Instruction]]]]:
-    """For each tile its innermost loops that multiply, and the stack operands of each."""
+    """Return for each tile its innermost loops that multiply, and the stack operands of each."""
     found: dict[str, list[tuple[Loop, list[Instruction]]]] = {}
     for function, code in disassemble(object_file).items():
         if not TILE.search(function):
@@ -151,7 +158,7 @@ def tile_loops(object_file: Path) -> dict[str, list[tuple[Loop, list[Instruction
 
 
 def check(build: Path) -> list[str]:
-    """Every finding in a build tree, in words; also prints what was looked at."""
+    """Return every finding in a build tree, in words; print what was looked at."""
     objects = sorted(build.rglob("*.o"))
     isas = {path: match.group("isa") for path in objects if (match := KERNELS.search(str(path)))}
     missing = {"baseline", *NEWER} - set(isas.values())
@@ -187,6 +194,7 @@ def check(build: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
+    """Print the findings; the status is 1 if there are any."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2

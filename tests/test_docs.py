@@ -40,7 +40,8 @@ def test_python_blocks_run(block: str, tmp_path: Path) -> None:
 def test_there_is_something_to_run() -> None:
     pages = {page for page in PAGES if blocks(page, "python")}
     cells = set(ROOT.glob("docs/cells/*.md"))
-    assert cells and {*cells, ROOT / "README.md"} <= pages
+    assert cells
+    assert {*cells, ROOT / "README.md"} <= pages
 
 
 def test_readme_shows_the_example_file() -> None:
@@ -52,8 +53,10 @@ def test_readme_begins_with_the_two_commands() -> None:
     """CI runs the second as it stands; each is one line for the clipboard."""
     first, second = blocks(ROOT / "README.md", "sh")[:2]
     assert len(first.splitlines()) == len(second.splitlines()) == 1
-    assert "-m venv" in first and first.rstrip().endswith("rnnfast train")
-    assert "-m venv" in second and second.rstrip().endswith("pytest")
+    assert "-m venv" in first
+    assert first.rstrip().endswith("rnnfast train")
+    assert "-m venv" in second
+    assert second.rstrip().endswith("pytest")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -85,7 +88,8 @@ def test_every_environment_variable_is_documented_and_none_that_is_not_read() ->
     in_code = {found for path in sources for found in read.findall(path.read_text("utf-8"))}
     page = (ROOT / "docs" / "environment.md").read_text("utf-8")
     documented = set(re.findall(r"^\| `(RNNFAST_[A-Z_]+)` \|", page, re.M))
-    assert in_code and in_code == documented
+    assert in_code
+    assert in_code == documented
 
 
 def test_every_cell_has_its_page() -> None:

@@ -107,8 +107,11 @@ def check_objects() -> ModuleType:
     if not version.stdout.startswith("x86_64"):
         pytest.skip("the checks read x86-64 code")
     path = ROOT / ".ci" / "check_objects.py"
+    if not path.exists():
+        pytest.skip("a source archive does not hold .ci")
     spec = importlib.util.spec_from_file_location("check_objects", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["check_objects"] = module
     spec.loader.exec_module(module)
