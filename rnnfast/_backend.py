@@ -16,7 +16,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .errors import ArgumentError, DeviceError, DTypeError, FallbackWarning
+from ._shapes import check_threads
+from .errors import ArgumentError, DeviceError, FallbackWarning
 
 __all__ = [
     "backends",
@@ -129,20 +130,15 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1. The NumPy back end leaves threads to NumPy's own BLAS.
+        1 ... 1024. The NumPy back end leaves threads to NumPy's own BLAS.
 
     Raises
     ------
     DTypeError, ArgumentError
-        If `n` is not an integer, or less than 1.
+        If `n` is not an integer, or outside.
     """
     global _numpy_threads
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise DTypeError(
-            f"rnnfast.set_num_threads: n is of type {type(n).__qualname__}, expected int."
-        )
-    if n < 1:
-        raise ArgumentError(f"rnnfast.set_num_threads: n is {n}, expected at least 1.")
+    n = check_threads("rnnfast.set_num_threads", "n", n)
     if _core is None:
         _numpy_threads = n
     else:

@@ -18,12 +18,12 @@ _STEMS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 def layout(
     spec: CellSpec,
-    I: int,
+    I: int,  # noqa: E741
     H: int,
     L: int,
     D: int,
     bias: bool,
-    learned: bool,  # noqa: E741
+    learned: bool,
 ) -> tuple[dict[str, tuple[int, ...]], list[list[tuple[str | None, ...]]]]:
     """Name the parameters of a layer.
 

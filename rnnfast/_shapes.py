@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 
-__all__ = ["Checker", "check_index_range", "is_index_array"]
+__all__ = ["Checker", "check_index_range", "check_threads", "is_index_array"]
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 # The recurrent width is the hidden size as long as there is no projection; it keeps its letter in
@@ -200,17 +200,24 @@ class Checker:
         usable = _inner_dense(array) and type(array) is np.ndarray
         return array if usable else np.empty(array.shape, array.dtype)
 
-    def threads(self, threads: Any) -> None:
+    def threads(self, threads: Any) -> int | None:
         """Check a number of threads; None leaves the choice to the back end."""
-        if threads is None:
-            return
-        if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)):
-            raise DTypeError(
-                f"{self.who}: threads is of type {type(threads).__qualname__}, "
-                "expected int or None."
-            )
-        if threads < 1:
-            raise ArgumentError(f"{self.who}: threads is {threads}, expected at least 1.")
+        return None if threads is None else check_threads(self.who, "threads", threads)
+
+
+def check_threads(who: str, name: str, n: Any) -> int:
+    """Return a number of threads as an int, 1 ... 1024.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If it is not an integer, or outside.
+    """
+    if isinstance(n, (bool, np.bool_)) or not isinstance(n, (int, np.integer)):
+        raise DTypeError(f"{who}: {name} is of type {type(n).__qualname__}, expected int.")
+    if not 1 <= n <= 1024:
+        raise ArgumentError(f"{who}: {name} is {n}, expected 1 ... 1024.")
+    return int(n)
 
 
 def check_index_range(who: str, name: str, indices: np.ndarray, I: int, source: str) -> np.ndarray:  # noqa: E741

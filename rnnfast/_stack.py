@@ -157,9 +157,8 @@ class Stack:
             if last and self.batch_first and batched:
                 out = np.empty((B, T, self.D * self.H), self.dtype).swapaxes(0, 1)
             part = self._slice(start, k)
-            y, state_n, tape = self._run(
-                engine, "forward", self.name, y, row, part, out, keep_tape, None
-            )
+            result = engine.forward(self.name, y, row, part, out, keep_tape, None)
+            y, state_n, tape = self.agreed(result)
             finals.append(state_n)
             kept.append(tape)
             if masks is not None and not last:
@@ -243,12 +242,11 @@ class Stack:
             return state
         return state[:, 0] if self._single else tuple(s[:, 0] for s in state)
 
-    def _run(self, engine, passing: str, *arguments):
-        result = getattr(engine, passing)(*arguments)
+    def agreed(self, result: Any) -> Any:
+        """Return what a back end answered, which cannot be a refusal: the arguments are checked."""
         if result is None:
             raise RuntimeError(
-                f"{self.who}: internal error: the {passing} kernel refused arguments that were "
-                "checked."
+                f"{self.who}: internal error: the kernel refused arguments that were checked."
             )
         return result
 
@@ -264,20 +262,23 @@ class Stack:
         dstate : the same in the user's form
         grads : list (L) of D tuples (dW, dR, dbW, dbR)
         """
-        who = f"{self.who}.backward"
+        if self._quick is not None and tape._batched and (dy is None or type(dy) is ndarray):
+            last = (dstate,) if self._single and dstate is not None else dstate
+            result = self._back(self._quick, tape, 0, dy, last, need_dx)
+            if result is not None:
+                _ran.engine = self._quick
+                dx, grads, first = result
+                return dx, first, (first[0] if self._single else first), [grads]
+        return self._backward_checked(f"{self.who}.backward", tape, dy, dstate, need_dx)
+
+    def _back(self, engine, tape: LayerTape, k: int, dy, dstate, need_dx: bool):
+        """One layer on a back end, which raises RuntimeError if a borrowed array has changed."""
         try:
-            if self._quick is not None and tape._batched and (dy is None or type(dy) is ndarray):
-                last = (dstate,) if self._single and dstate is not None else dstate
-                result = self._quick.backward(tape._kept[0], dy, last, need_dx, None)
-                if result is not None:
-                    _ran.engine = self._quick
-                    dx, grads, first = result
-                    return dx, first, (first[0] if self._single else first), [grads]
-            return self._backward_checked(who, tape, dy, dstate, need_dx)
+            return engine.backward(tape._kept[k], dy, dstate, need_dx, None)
         except RuntimeError as error:
-            raise TapeError(
-                f"{who}: {error}. The tape borrows it; change a copy instead."
-            ) from error
+            place = f" layer {k}:" if self.L > 1 else ""
+            text = str(error).removeprefix(f"rnnfast.{self.name}: ")
+            raise TapeError(f"{self.who}.backward:{place} {text}") from error
 
     def _backward_checked(self, who: str, tape: LayerTape, dy, dstate, need_dx: bool):
         engine = _backend.resolve(self.device, who)
@@ -293,9 +294,8 @@ class Stack:
         last = self._states(check, "d{}_n", dstate, batched)
         dx, all_grads, firsts = dy, [None] * self.L, [None] * self.L
         for k in reversed(range(self.L)):
-            dx, all_grads[k], firsts[k] = self._run(
-                engine, "backward", tape._kept[k], dx, self._slice(last, k), need_dx or k > 0, None
-            )
+            result = self._back(engine, tape, k, dx, self._slice(last, k), need_dx or k > 0)
+            dx, all_grads[k], firsts[k] = self.agreed(result)
             if k > 0 and tape._masks is not None:
                 dx = dx * tape._masks.between_layers(k - 1, T, B, self.H, self.D, self.dtype)
         _ran.engine = engine

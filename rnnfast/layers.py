@@ -329,7 +329,7 @@ class Recurrent:
                 f"{stack.who}.backward: tape came from another layer, {other.who}({other.I}, "
                 f"{other.H}) with T={tape.T}, B={tape.B}; expected one of this {self!r}."
             )
-        dx, first, dstate0, grads = stack.backward(tape, dy, dstate, need_dx)
+        dx, first, dstate0, grads = stack.backward(tape, dy, dstate, bool(need_dx))
         named = stack.named(self._names, grads, first, tape._learned, self.parameters.initial)
         return LayerGradients(dx, dstate0, named)
 
@@ -365,7 +365,8 @@ class PreparedLayer:
     def __init__(self, layer: Recurrent) -> None:
         self._stack, self._text = layer._stack, repr(layer)
         engine = _backend.resolve(self._stack.device, self._stack.who)
-        self._rows = [engine.prepare(self._stack.name, row) for row in layer.parameters.rows]
+        prepared = [engine.prepare(self._stack.name, row) for row in layer.parameters.rows]
+        self._rows = [self._stack.agreed(row) for row in prepared]
         initial = layer.parameters.initial
         self._initial = None if initial is None else tuple(p.copy() for p in initial)
 

@@ -11,7 +11,7 @@ from . import _backend
 from ._indexed import IndexedRows
 from ._shapes import Checker, check_index_range, is_index_array
 from .cells import CELLS, CellSpec
-from .errors import ArgumentError, DTypeError, TapeError
+from .errors import ArgumentError, DTypeError, ShapeError, TapeError
 
 __all__ = [
     "Gradients",
@@ -117,7 +117,7 @@ def _forward(cell, who, x, row, state, reverse, out, threads, device, keep_tape)
 
 def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, keep_tape):
     engine = _backend.resolve(device, who)
-    x, row, state, target = _check_forward(who, CELLS[cell], x, row, state, out, threads)
+    x, row, state, target, threads = _check_forward(who, CELLS[cell], x, row, state, out, threads)
     back = slice(None, None, -1) if reverse else slice(None)
     # Kernels take strides of any sign in time, but index arrays dense.
     steps = np.ascontiguousarray(x[back]) if x.ndim == 2 else x[back]
@@ -166,8 +166,9 @@ def _check_forward(who: str, spec: CellSpec, x, row, state, out, threads):
     if indices:
         x = check_index_range(who, "x", x, check["I"], check.source("I"))
     target = None if out is None else check.out(out, "T B H", given)
-    check.threads(threads)
-    return x, (W, R, bW, bR), tuple(lifted), target
+    if check["H"] < 1:
+        raise ShapeError(f"{who}: R has shape {R.shape}, expected at least one hidden unit.")
+    return x, (W, R, bW, bR), tuple(lifted), target, check.threads(threads)
 
 
 # The one road of all backward functions ----------------------------------------------------------
@@ -185,17 +186,18 @@ def _backward(cells, who, tape, dy, dstate, need_dx, threads):
             f"{who}: tape came from {CELLS[kept.cell].function} (T={kept.T}, B={kept.B}), expected "
             f"one of {who.removesuffix('_backward')}_forward."
         )
+    need_dx = bool(need_dx)  # the compiled module knows True from False, and nothing else
     try:
         result = None
         if engine is _compiled.get("cpu") and (dy is None or type(dy) is ndarray):
             steps = dy[::-1] if reverse and dy is not None and dy.ndim else dy
             result = engine.backward(kept, steps, dstate, need_dx, threads)
         if result is None:
-            dy, dstate = _check_backward(who, tape, dy, dstate, threads)
+            dy, dstate, threads = _check_backward(who, tape, dy, dstate, threads)
             steps = dy[::-1] if reverse and dy is not None else dy
             result = engine.backward(kept, steps, dstate, need_dx, threads)
     except RuntimeError as error:
-        raise TapeError(f"{who}: {error}. The tape borrows it; change a copy instead.") from error
+        raise TapeError(f"{who}: {str(error).removeprefix(f'rnnfast.{kept.cell}: ')}") from error
     if result is None:
         raise RuntimeError(
             f"{who}: internal error: the kernel refused arguments that were checked."
@@ -221,8 +223,7 @@ def _check_backward(who: str, tape: Tape, dy, dstate, threads):
             bare = array[0] if isinstance(array, ndarray) else array
             array = check.block(f"d{letter}_n", bare, "B H")[None]
         lifted.append(array)
-    check.threads(threads)
-    return dy, tuple(lifted)
+    return dy, tuple(lifted), check.threads(threads)
 
 
 # rnn ---------------------------------------------------------------------------------------------

@@ -64,24 +64,28 @@ class Prepared(_Sizes):
 
 
 class Tape(_Sizes):
-    """Memory kept from one forward call; borrows x, y and the parameters."""
+    """Memory kept from one forward call; borrows x, y, W, R and h0, as the compiled tape does."""
 
-    def __init__(self, cell: str, x, y, params, kept) -> None:
+    def __init__(self, cell: str, x, y, params, state, kept) -> None:
         self._measure(cell, params)
         self.T, self.B = x.shape[:2]
-        self.x, self.params, self.kept = x, params, kept
-        self._borrowed = [("x", x), ("y", y)]
+        self.x, self.params, self.kept = (x.copy() if x.ndim == 2 else x), params, kept
+        self._borrowed = [("y", y)] if x.ndim == 2 else [("x", x), ("y", y)]
         for row, suffix in zip(params, ("", " of the reverse direction"), strict=False):
-            for name, array in zip(("W", "R", "bW", "bR"), row, strict=True):
-                if array is not None:
-                    self._borrowed.append((name + suffix, array))
+            self._borrowed += [("W" + suffix, row[0]), ("R" + suffix, row[1])]
+        if state is not None and state[0] is not None:
+            self._borrowed.append(("h0", state[0]))
         self._checksums = [_checksum(array) for _, array in self._borrowed]
 
     def verify(self) -> None:
         """Raise RuntimeError naming the first borrowed array that changed since forward."""
         for (name, array), checksum in zip(self._borrowed, self._checksums, strict=True):
             if _checksum(array) != checksum:
-                raise RuntimeError(f"{name} changed between forward and backward")
+                raise RuntimeError(
+                    f"rnnfast.{self.cell}: {name} has changed since the forward pass whose tape "
+                    "this is; backward needs it as it was. Change it after backward, or give "
+                    "forward a copy."
+                )
 
 
 def prepare(cell: str, params) -> Prepared:
@@ -101,20 +105,20 @@ def forward(cell, x, params, state, out, keep_tape, threads):
     T, B = x.shape[:2]
     H, dtype = params[0][1].shape[1], params[0][1].dtype
     y = np.empty((T, B, len(params) * H), dtype) if out is None else out
-    state = (None,) * S if state is None else state
     state_n = tuple(np.empty((len(params), B, H), dtype) for _ in range(S))
     kept = []
+    initial = (None,) * S if state is None else state
     # Kernels do not warn about infinities and NaN that the input brought along.
     with np.errstate(all="ignore"):
         for d, row in enumerate(params):
-            start = tuple(np.zeros((B, H), dtype) if s is None else s[d] for s in state)
+            start = tuple(np.zeros((B, H), dtype) if s is None else s[d] for s in initial)
             steps = x[::-1] if d else x
             y_d, last, kept_d = scan.forward(module, options, steps, *row, start, keep=keep_tape)
             y[:, :, d * H : (d + 1) * H] = y_d[::-1] if d else y_d
             for final, value in zip(state_n, last, strict=True):
                 final[d] = value
             kept.append(kept_d)
-    tape = Tape(cell, x, y, params, kept) if keep_tape else None
+    tape = Tape(cell, x, y, params, state, kept) if keep_tape else None
     _note(cell, "forward", dtype)
     return y, state_n, tape
 
