@@ -1,0 +1,95 @@
+// NumPy arrays as plain views, at a few nanoseconds each: py::array_t would cost ten times that and convert silently.
+// A view that does not fit is no error here: the caller returns None and rnnfast/_shapes.py says in words what is
+// wrong, or copies what needs copying.
+#pragma once
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include "../api.h"
+
+namespace rnnfast {
+
+namespace py = pybind11;
+
+constexpr int kFloat = 11, kDouble = 12;  // NumPy's type numbers of float32 and float64
+
+struct View {
+  void* data = nullptr;
+  int nd = 0, type = 0, flags = 0;
+  const Py_intptr_t *shape = nullptr, *strides = nullptr;
+
+  explicit operator bool() const { return data != nullptr; }
+  bool contiguous() const { return flags & 0x1; }
+  bool writeable() const { return flags & 0x400; }
+  Index stride(int axis, Index itemsize) const { return Index(strides[axis]) / itemsize; }
+};
+
+// An ndarray proper, in native byte order and aligned. type_num as NumPy numbers it.
+inline bool view_of(py::handle h, View& v) {
+  auto& api = py::detail::npy_api::get();
+  if (Py_TYPE(h.ptr()) != reinterpret_cast<PyTypeObject*>(api.PyArray_Type_)) return false;
+  const auto* a = py::detail::array_proxy(h.ptr());
+  const auto* d = py::detail::array_descriptor_proxy(a->descr);
+  if (d->byteorder == '>' || !(a->flags & 0x100)) return false;
+  static char nothing;  // an empty array may have no memory at all
+  v.data = a->data ? a->data : &nothing;
+  v.nd = a->nd;
+  v.type = d->type_num;
+  v.flags = a->flags;
+  v.shape = a->dimensions;
+  v.strides = a->strides;
+  return true;
+}
+
+template <class Real>
+constexpr int type_number() {
+  return sizeof(Real) == 4 ? kFloat : kDouble;
+}
+
+// A C-contiguous array of this shape, or null pointer for None. False where it is neither.
+template <class Real>
+bool optional_array(py::handle h, std::initializer_list<Index> shape, const Real*& out) {
+  out = nullptr;
+  if (h.is_none()) return true;
+  View v;
+  if (!view_of(h, v) || v.type != type_number<Real>() || !v.contiguous() || v.nd != int(shape.size())) return false;
+  int axis = 0;
+  for (Index n : shape)
+    if (v.shape[axis++] != n) return false;
+  out = static_cast<const Real*>(v.data);
+  return true;
+}
+template <class Real>
+bool required_array(py::handle h, std::initializer_list<Index> shape, const Real*& out) {
+  return optional_array(h, shape, out) && out;
+}
+
+// A (T, B, n) array with inner stride 1.
+template <class Real>
+bool sequence(const View& v, Sequence<Real>& out) {
+  constexpr Index size = sizeof(Real);
+  if (v.nd != 3) return false;
+  if (v.shape[2] > 1 && v.strides[2] != size) return false;
+  if (v.strides[0] % size || v.strides[1] % size) return false;
+  out = {static_cast<Real*>(v.data), v.stride(0, size), v.stride(1, size)};
+  return true;
+}
+
+// The directions of a layer lie side by side in the last axis; the second one runs from the last step to the first.
+template <class Real>
+Sequence<Real> direction(Sequence<Real> s, Index T, Index offset, bool reverse) {
+  if (!s.base) return s;
+  s.base += offset;
+  if (reverse && T > 0) {
+    s.base += (T - 1) * s.time;
+    s.time = -s.time;
+  }
+  return s;
+}
+
+template <class Real>
+py::array_t<Real> empty(std::initializer_list<Index> shape) {
+  return py::array_t<Real>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+}
+
+}  // namespace rnnfast

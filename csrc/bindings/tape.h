@@ -1,0 +1,48 @@
+// The objects that Python holds: the tape of a forward call, and prepared (packed, frozen) parameters.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "../cpu/arena.h"
+#include "arrays.h"
+
+namespace rnnfast {
+
+// What index input needs besides the indices themselves: the distinct ones, and each entry's place among them.
+struct IndexTable {
+  std::vector<int32_t> slot;      // (T, B)
+  std::vector<int64_t> distinct;  // ascending
+};
+
+struct PyTape {
+  CellId cell;
+  int type;  // NumPy type number
+  Dims dims;
+  int D;
+  bool dense_x;
+  IndexTable index;
+  struct Direction {
+    AlignedBlock cell, states;
+    bool has_bW, has_bR;
+  };
+  std::vector<Direction> directions;
+
+  // Borrowed until backward: kept alive here, and noted by checksum, since a change in between would give gradients
+  // of a network that never ran.
+  struct Borrowed {
+    std::string name;
+    py::object array;
+    uint64_t checksum;
+  };
+  std::vector<Borrowed> borrowed;
+  py::object x, y, params, state;
+};
+
+struct PyPrepared {
+  CellId cell;
+  int type;
+  Index I, H;
+  std::vector<AlignedBlock> directions;
+};
+
+}  // namespace rnnfast

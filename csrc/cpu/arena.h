@@ -1,0 +1,31 @@
+// Aligned memory. Scratch comes from one block per thread that grows and is kept, up to a bound; a call that needs
+// more gets a block of its own and returns it.
+#pragma once
+#include <cstddef>
+#include <memory>
+
+namespace rnnfast {
+
+struct FreeAligned {
+  void operator()(void* p) const;
+};
+using AlignedBlock = std::unique_ptr<void, FreeAligned>;
+
+// 64-byte aligned; from 4 MiB on aligned to and advised for huge pages, which saves most page faults of a large tape.
+// Throws std::bad_alloc.
+AlignedBlock allocate_aligned(size_t bytes);
+
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* get() const { return block_.get(); }
+
+ private:
+  AlignedBlock block_;
+  size_t bytes_;
+};
+
+}  // namespace rnnfast

@@ -1,0 +1,137 @@
+#include "engine.h"
+
+#include "../team/team.h"
+#include "arena.h"
+
+namespace rnnfast {
+namespace {
+
+struct CellFacts {
+  int gates, states, tape;
+};
+constexpr CellFacts kFacts[] = {
+#define RNNFAST_FACTS(id, Type) {Type::G, Type::S, Type::K},
+    RNNFAST_FOR_EACH_CELL(RNNFAST_FACTS)
+#undef RNNFAST_FACTS
+};
+
+// How many threads pay. Results do not depend on the answer.
+//   - Opening a region and meeting in it costs a microsecond or more: work below about 10 us (0.4 Mflop of a
+//     product at 40 Gflop/s) stays with the caller.
+//   - With few rows per thread the units are split and every step meets in a barrier: a step must be worth
+//     it. B=1 lost from H=64 down (64 KiB of LSTM weights a step) and gained from H=96 up (147 KiB).
+int threads_that_pay(int gates, const Dims& d, int count, int asked, double flops_per_term) {
+  const int most = asked > 0 ? asked : team_threads();
+  if (asked > 0 || most <= 1) return most;
+  const double step_terms = double(gates) * double(d.H) * double(d.H) * double(d.B);
+  const double terms = double(count) * double(d.T) * (step_terms + double(gates * d.H) * double(d.I) * double(d.B));
+  if (terms * flops_per_term < 0.4e6) return 1;
+  int n = most;
+  while (n > 1 && n > count) {
+    const int each = n / count;  // members per job
+    if (d.B >= 4 * each) break;  // splits the batch
+    if (d.T > 1 ? step_terms / each >= 12500 : terms / each >= 12500) break;
+    --n;
+  }
+  return n;
+}
+
+// The team that runs all jobs: side by side where there are threads for them, each by its own part of the team.
+template <class Args>
+struct Region {
+  const Args* jobs;
+  int count;
+  void (*run)(const Args&, void*, const Member&);
+  char* scratch;
+  size_t scratch_per_job;
+  TeamBarrier* barriers;  // one for each part of the team
+
+  static void wait(void* barrier, int id, int n) { static_cast<TeamBarrier*>(barrier)->wait(id, n); }
+  static void body(void* context, int id, int n) {
+    const auto& region = *static_cast<Region*>(context);
+    const int parts = n < region.count ? n : region.count;
+    const int each = n / parts;  // members of a part; what is left over when it is not even stays idle
+    const int part = id / each;
+    if (part >= parts) return;
+    const Member member{id % each, each, region.barriers + part, wait};
+    for (int j = part; j < region.count; j += parts)
+      region.run(region.jobs[j], region.scratch + size_t(j) * region.scratch_per_job, member);
+  }
+};
+
+template <class Args>
+void run_jobs(const Args* jobs, int count, int threads, size_t (*scratch_size)(const Args&, int),
+              void (*run)(const Args&, void*, const Member&)) {
+  size_t per_job = 0;
+  for (int j = 0; j < count; ++j) {
+    const size_t bytes = scratch_size(jobs[j], threads);
+    if (bytes > per_job) per_job = bytes;
+  }
+  per_job = (per_job + 127) / 128 * 128;
+  const Scratch scratch(per_job * size_t(count));
+  if (threads <= 1) {
+    for (int j = 0; j < count; ++j) run(jobs[j], scratch.get(), Member{0, 1, nullptr, nullptr});
+    return;
+  }
+  std::vector<TeamBarrier> barriers;
+  barriers.reserve(size_t(count));
+  for (int j = 0; j < count; ++j) barriers.emplace_back(threads);
+  Region<Args> region{jobs, count, run, static_cast<char*>(scratch.get()), per_job, barriers.data()};
+  run_team(threads, Region<Args>::body, &region);
+}
+
+}  // namespace
+
+template <class Real>
+void run_forward(CellId cell, const ForwardArgs<Real>* jobs, int count, int threads) {
+  const auto& k = kernels<Real>().cells[int(cell)];
+  const int n = threads_that_pay(kFacts[int(cell)].gates, jobs[0].dims, count, threads, 2);
+  run_jobs(jobs, count, n, k.forward_scratch, k.forward);
+}
+
+template <class Real>
+void run_backward(CellId cell, const BackwardArgs<Real>* jobs, int count, int threads) {
+  const auto& k = kernels<Real>().cells[int(cell)];
+  const int n = threads_that_pay(kFacts[int(cell)].gates, jobs[0].dims, count, threads, 4);
+  run_jobs(jobs, count, n, k.backward_scratch, k.backward);
+}
+
+namespace {
+template <class Real>
+int linear_threads(const LinearArgs<Real>& a, int asked) {
+  if (asked > 0) return asked;
+  return 2.0 * double(a.N) * double(a.K) * double(a.M) < 0.4e6 ? 1 : team_threads();
+}
+}  // namespace
+
+template <class Real>
+void run_linear_forward(const LinearArgs<Real>& args, int threads) {
+  const auto& k = kernels<Real>();
+  run_jobs(&args, 1, linear_threads(args, threads), k.linear_forward_scratch, k.linear_forward);
+}
+template <class Real>
+void run_linear_backward(const LinearArgs<Real>& args, int threads) {
+  const auto& k = kernels<Real>();
+  run_jobs(&args, 1, linear_threads(args, threads), k.linear_backward_scratch, k.linear_backward);
+}
+
+template <class Real>
+Index tape_cell_size(CellId cell, const Dims& d) {
+  return d.T * d.B * kFacts[int(cell)].tape * padded_units(d.H, kernels<Real>().lanes);
+}
+template <class Real>
+Index tape_state_size(const Dims& d) {
+  return (d.T + 1) * d.B * padded_units(d.H, kernels<Real>().lanes);
+}
+
+#define RNNFAST_INSTANTIATE(Real)                                                       \
+  template void run_forward<Real>(CellId, const ForwardArgs<Real>*, int, int);          \
+  template void run_backward<Real>(CellId, const BackwardArgs<Real>*, int, int);        \
+  template void run_linear_forward<Real>(const LinearArgs<Real>&, int);                 \
+  template void run_linear_backward<Real>(const LinearArgs<Real>&, int);                \
+  template Index tape_cell_size<Real>(CellId, const Dims&);                             \
+  template Index tape_state_size<Real>(const Dims&);
+RNNFAST_INSTANTIATE(float)
+RNNFAST_INSTANTIATE(double)
+
+}  // namespace rnnfast

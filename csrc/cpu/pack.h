@@ -1,0 +1,153 @@
+// Packed layouts. Hidden units are taken kLanes at a time ("units"); the last vector is padded with zero
+// weights, so that padding lanes compute finite values and zero gradients, and never reach an output.
+//
+//   Panels of W (G*H, K):       [panel][k][u][gate][lane]  with U unit vectors per panel: all gates of the same
+//                               hidden units meet in one register tile. U > 1 only where a cell has one gate.
+//   Panels of W^T:              [panel][(unit, gate, lane)][v][lane]  the rows of W as they are, cut in columns
+//   Gate rows (gx, dgx, dgh, biases, index tables): [unit][gate][lane]
+#pragma once
+#include "tile.h"
+
+namespace rnnfast {
+namespace {
+
+RNNFAST_INLINE Index unit_vectors(Index H) { return (H + kLanes - 1) / kLanes; }
+RNNFAST_INLINE Index min_of(Index a, Index b) { return a < b ? a : b; }
+RNNFAST_INLINE Index max_of(Index a, Index b) { return a > b ? a : b; }
+
+// A kLanes x kLanes transpose in registers: log2(kLanes) rounds of two-way shuffles.
+template <int S>
+constexpr int shuffle_index(int lane, bool high) {
+  return high ? (lane & S ? kLanes + lane : lane + S) : (lane & S ? kLanes + lane - S : lane);
+}
+#if defined(__clang__) || __GNUC__ >= 12
+template <int S, bool high, int... lanes>
+struct Shuffle;
+template <int S, bool high, class Done, int next>
+struct ShuffleBuild;
+template <int... lanes>
+struct LaneList {};
+template <int S, bool high, int next, int... lanes>
+struct ShuffleBuild<S, high, LaneList<lanes...>, next> {
+  static RNNFAST_INLINE Raw apply(Raw a, Raw b) {
+    if constexpr (next == kLanes) return __builtin_shufflevector(a, b, lanes...);
+    else return ShuffleBuild<S, high, LaneList<lanes..., shuffle_index<S>(next, high)>, next + 1>::apply(a, b);
+  }
+};
+template <int S, bool high>
+RNNFAST_INLINE Raw shuffle(Raw a, Raw b) {
+  return ShuffleBuild<S, high, LaneList<>, 0>::apply(a, b);
+}
+#else  // GCC before 12 has only the form with a mask vector
+template <int S, bool high>
+RNNFAST_INLINE Raw shuffle(Raw a, Raw b) {
+  RawBits mask;
+  for (int l = 0; l < kLanes; ++l) mask[l] = shuffle_index<S>(l, high);
+  return __builtin_shuffle(a, b, mask);
+}
+#endif
+template <int S>
+RNNFAST_INLINE void transpose_rounds(Raw (&r)[kLanes]) {
+  if constexpr (S > 0) {
+    unroll<kLanes>([&](auto i) RNNFAST_INLINE_LAMBDA {
+      if constexpr (!(decltype(i)::value & S)) {
+        constexpr int j = decltype(i)::value;
+        const Raw a = r[j], b = r[j + S];
+        r[j] = shuffle<S, false>(a, b);
+        r[j + S] = shuffle<S, true>(a, b);
+      }
+    });
+    transpose_rounds<S / 2>(r);
+  }
+}
+// to[k * ld_to + lane] = from[lane * ld_from + k]
+RNNFAST_NOINLINE void transpose_block(const Real* from, Index ld_from, Real* to, Index ld_to) {
+  Raw r[kLanes];
+  unroll<kLanes>([&](auto i) RNNFAST_INLINE_LAMBDA { r[i] = raw_load(from + i * ld_from); });
+  transpose_rounds<kLanes / 2>(r);
+  unroll<kLanes>([&](auto i) RNNFAST_INLINE_LAMBDA { raw_store(to + i * ld_to, r[i]); });
+}
+
+// W (G*H, K), seen as panels of its rows, packed now or found packed.
+struct RowPanels {
+  const Real* W;  // null where everything was packed beforehand
+  Index H, K;     // rows of one gate block, columns
+  int G, U;
+  RNNFAST_INLINE int nv() const { return G * U; }
+  RNNFAST_INLINE Index count() const { return (unit_vectors(H) + U - 1) / U; }
+  RNNFAST_INLINE Index size() const { return K * nv() * kLanes; }  // of one panel, in elements
+
+  void pack(Index panel, Real* out) const {
+    for (int u = 0; u < U; ++u) {
+      const Index unit = (panel * U + u) * kLanes;
+      const Index lanes = max_of(0, min_of(kLanes, H - unit));
+      for (int g = 0; g < G; ++g) {
+        const Real* from = W + (g * H + unit) * K;
+        Real* to = out + (u * G + g) * kLanes;
+        Index k = 0;
+        if (lanes == kLanes)
+          for (; k + kLanes <= K; k += kLanes) transpose_block(from + k, K, to + k * nv() * kLanes, nv() * kLanes);
+        for (; k < K; ++k)
+          for (Index l = 0; l < kLanes; ++l) to[k * nv() * kLanes + l] = l < lanes ? from[l * K + k] : Real(0);
+      }
+    }
+  }
+};
+
+// W^T: the product of a gate row (unit, gate, lane) with W (G*H, N), giving N columns, in panels of NV vectors.
+struct ColumnPanels {
+  const Real* W;
+  Index H, N;
+  int G, NV;
+  RNNFAST_INLINE int nv() const { return NV; }
+  RNNFAST_INLINE Index count() const { return (unit_vectors(N) + NV - 1) / NV; }
+  RNNFAST_INLINE Index depth() const { return unit_vectors(H) * G * kLanes; }
+  RNNFAST_INLINE Index size() const { return depth() * NV * kLanes; }
+
+  void pack(Index panel, Real* out) const {
+    const Index width = NV * kLanes, column = panel * width, valid = min_of(width, N - column);
+    for (Index unit = 0; unit < unit_vectors(H); ++unit)
+      for (int g = 0; g < G; ++g)
+        for (Index l = 0; l < kLanes; ++l, out += width) {
+          const Index h = unit * kLanes + l;
+          if (h >= H) {
+            memset(out, 0, size_t(width) * sizeof(Real));
+            continue;
+          }
+          const Real* from = W + (g * H + h) * N + column;
+          if (valid == width) {
+            for (int v = 0; v < NV; ++v) raw_store(out + v * kLanes, raw_load(from + v * kLanes));
+          } else {
+            for (Index j = 0; j < width; ++j) out[j] = j < valid ? from[j] : Real(0);
+          }
+        }
+  }
+};
+
+// A (G*H,) bias, or gate values by index, as one gate row; null packs zeros.
+void pack_gate_row(const Real* b, Index stride, Index H, int G, Real* out) {
+  for (Index unit = 0; unit < unit_vectors(H); ++unit)
+    for (int g = 0; g < G; ++g)
+      for (Index l = 0; l < kLanes; ++l, ++out) {
+        const Index h = unit * kLanes + l;
+        *out = b && h < H ? b[(g * H + h) * stride] : Real(0);
+      }
+}
+void unpack_gate_row(const Real* row, Index H, int G, Real* out) {
+  for (Index unit = 0; unit < unit_vectors(H); ++unit)
+    for (int g = 0; g < G; ++g, row += kLanes) {
+      const Index lanes = min_of(kLanes, H - unit * kLanes);
+      memcpy(out + g * H + unit * kLanes, row, size_t(lanes) * sizeof(Real));
+    }
+}
+
+// Where a product finds its panels: packed by an earlier pass over them, or packed on the way into a small
+// buffer of this member's when every panel is used once (T*B small: whole packed copies would cost more).
+struct Panels {
+  const Real* packed;   // null: pack on the way
+  Real* buffer;         // room for max_panels of them
+  Index size;           // elements of one panel
+};
+
+}  // namespace
+}  // namespace rnnfast

@@ -1,0 +1,137 @@
+// A stage: {operand rows, weight panels, epilogue}. Every product over time or batch is one: the input
+// projection, the recurrent step (epilogue: the cell), its backward (epilogue: the cell's backward), dx,
+// and the linear layer. The epilogue runs on each tile while it is in L1; no (B, G*H) array exists.
+//
+// A step of today's cells is a list of one stage. A cell with a second product inside the step (GRU with
+// the reset gate before the product, projections, normalised gates) runs a second one over the first's result.
+#pragma once
+#include "pack.h"
+
+namespace rnnfast {
+namespace {
+
+// f(Constant<n>) for the n in [1, N] that equals `value`.
+template <int N, class F>
+RNNFAST_INLINE void with_constant(int value, F&& f) {
+  if constexpr (N > 0) {
+    if (value == N) f(Constant<N>{});
+    else with_constant<N - 1>(value, f);
+  }
+}
+
+// The product of rows[0..n) with panels [first, last) of `source` (K terms each). init: null, or a packed
+// row of starting values, one tile width per panel. Odd steps walk backwards: the panels used last are
+// the ones still in cache (20 % at B=1 when the weights are just over a cache level).
+template <int NV, class Source, class Epilogue>
+RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index K, Index first, Index last,
+                              bool backwards, const Real* const* rows, Index n, const Real* init,
+                              Epilogue& epilogue) {
+  if (n <= 0) return;
+  constexpr int kWidth = NV * kLanes;
+  alignas(64) Real out[kTileSize];
+  const auto weights = [&](Index panel, int slot) RNNFAST_INLINE_LAMBDA -> const Real* {
+    if (panels.packed) return panels.packed + panel * panels.size;
+    source.pack(panel, panels.buffer + slot * panels.size);
+    return panels.buffer + slot * panels.size;
+  };
+  if (n == 1) {
+    Index left = last - first;
+    while (left > 0) {
+      int pn = max_panels<NV>();
+      while (pn > left) pn /= 2;
+      const Index panel = backwards ? first + left - pn : last - left;
+      const Real* w = weights(panel, 0);
+      for (int i = 1; i < pn; ++i) weights(panel + i, i);
+      const Real* start = init ? init + panel * kWidth : nullptr;
+      if (pn == 8) row_tile<max_panels<NV>() >= 8 ? 8 : 1, NV>(rows[0], w, panels.size, K, start, out);
+      else if (pn == 4) row_tile<max_panels<NV>() >= 4 ? 4 : 1, NV>(rows[0], w, panels.size, K, start, out);
+      else if (pn == 2) row_tile<2, NV>(rows[0], w, panels.size, K, start, out);
+      else row_tile<1, NV>(rows[0], w, panels.size, K, start, out);
+      for (int i = 0; i < pn; ++i) epilogue(panel + i, 0, 1, out + i * kWidth);
+      left -= pn;
+    }
+    return;
+  }
+  constexpr int kRows = max_rows<NV>();
+  const Index blocks = (n + kRows - 1) / kRows;  // rows split evenly: 32 rows are 6 5 5 5 5 6, not 5 x 6 + 2
+  for (Index j = first; j < last; ++j) {
+    const Index panel = backwards ? first + last - 1 - j : j;
+    const Real* w = weights(panel, 0);
+    const Real* start = init ? init + panel * kWidth : nullptr;
+    for (Index block = 0, r = 0; block < blocks; ++block) {
+      const Index end = (block + 1) * n / blocks;
+      const int mb = int(end - r);
+      with_constant<kRows>(mb, [&](auto MB) RNNFAST_INLINE_LAMBDA { tile<MB, NV>(rows + r, w, K, start, 0, out); });
+      epilogue(panel, r, mb, out);
+      r = end;
+    }
+  }
+}
+
+// Vectors per panel for a product with N result columns, when `members` share its panels: as wide as
+// leaves no lane idle and no member without a panel.
+RNNFAST_INLINE int column_vectors(Index N, int members) {
+  const Index vectors = unit_vectors(N);
+  if (vectors <= members) return 1;
+  if (vectors <= 2 * members || vectors == 2) return 2;
+  return 4;
+}
+
+// run_stage with a width known only at run time (1, 2 or 4 vectors).
+template <class Source, class Epilogue>
+RNNFAST_INLINE void run_stage_nv(int nv, const Source& source, const Panels& panels, Index K, Index first,
+                                 Index last, bool backwards, const Real* const* rows, Index n,
+                                 const Real* init, Epilogue& epilogue) {
+  if (nv == 4) run_stage<4>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
+  else if (nv == 2) run_stage<2>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
+  else run_stage<1>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
+}
+
+// The epilogue that only stores: row r of the product to out(r), columns cut at N.
+template <class RowOf>
+struct Store {
+  RowOf row_of;
+  Index N;
+  int width;
+  RNNFAST_INLINE void operator()(Index panel, Index r, int mb, const Real* out) const {
+    const Index column = panel * width;
+    const Index valid = min_of(width, N - column);
+    for (int m = 0; m < mb; ++m, out += width) {
+      Real* to = row_of(r + m) + column;
+      Index j = 0;
+      for (; j + kLanes <= valid; j += kLanes) raw_store(to + j, raw_load(out + j));
+      if (j < valid) raw_store(to + j, raw_load(out + j), int(valid - j));
+    }
+  }
+};
+template <class RowOf>
+RNNFAST_INLINE Store<RowOf> store_to(RowOf row_of, Index N, int nv) {
+  return {row_of, N, nv * kLanes};
+}
+
+// Sizes and places of scratch by one walk: with a null base it measures, else it hands out.
+struct Carver {
+  char* base;
+  size_t used = 0;
+  template <class T>
+  RNNFAST_INLINE T* take(Index count) {
+    const size_t at = used;
+    used += (size_t(count) * sizeof(T) + 127) / 128 * 128;  // members never share a pair of cache lines
+    return base ? reinterpret_cast<T*>(base + at) : nullptr;
+  }
+};
+
+struct Range {
+  Index begin, end;
+};
+RNNFAST_INLINE Range share(Index n, const Member& m) {
+  return {n * m.id / m.n, n * (m.id + 1) / m.n};
+}
+
+// Few rows per member: split hidden units, with a barrier per step; else split the batch, with none.
+// Measured at H=128: 2 rows 237 -> 128 us, 6 rows 350 -> 297 us by units; from 8 rows on equal.
+constexpr Index kRowsPerMember = 4;
+RNNFAST_INLINE bool split_units(Index B, int n) { return n > 1 && B < kRowsPerMember * n; }
+
+}  // namespace
+}  // namespace rnnfast

@@ -1,0 +1,142 @@
+// The product at the heart of every pass: a few rows of an operand times one panel of packed weights,
+//   out[m][v] = init[m][v] + sum_k a[m][k] * w[k][v]       m < MB rows, v < NV vectors.
+//
+// A panel is w[k][v][lane]. The sum over k runs in blocks of kBlock: each block is summed from zero in
+// ascending k by one chain of fma and then added to what stood before. This order is the same for every
+// MB, NV and instruction width, which is why a row's result does not depend on the rows beside it.
+//
+// Tiles are the only functions that hold accumulators, and are never inlined: next to other code the
+// compiler runs out of registers and spills in the inner loop.
+#pragma once
+#include "../api.h"
+#include "vec.h"
+
+#define RNNFAST_NOINLINE __attribute__((noinline))
+
+namespace rnnfast {
+namespace {
+
+constexpr Index kBlock = 512;  // at 2,120 terms one chain has three times the rounding error of blocks of 512
+
+#if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
+// Rows of the widest tile: accumulators, weights and one broadcast fill the register file.
+template <int NV>
+constexpr int max_rows() {
+  if (kRegisters == 32) return NV == 4 ? 6 : 8;
+#if defined(__FMA__)
+  return NV == 4 ? 3 : NV == 3 ? 4 : NV == 2 ? 6 : 8;
+#else  // multiply, then add, takes one register more
+  return NV == 4 ? 2 : NV == 3 ? 3 : NV == 2 ? 4 : 8;
+#endif
+}
+constexpr int kMaxRows = 8;
+constexpr int kTileSize = 32 * kLanes;  // elements of the largest tile: 8 x 4 vectors
+
+// init may be null (zero); its rows are ld_init apart (0: one row for all). out is compact: [m][v][lane].
+template <int MB, int NV>
+RNNFAST_NOINLINE void tile(const Real* const* rows, const Real* w, Index K, const Real* init,
+                           Index ld_init, Real* out) {
+  const Real* a[MB];
+  unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA { a[m] = rows[m]; });
+  Index k = 0;
+  do {
+    const Index end = K - k > kBlock ? k + kBlock : K;
+    Raw acc[MB][NV];
+    unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = Raw{}; });
+    });
+    for (; k < end; ++k, w += NV * kLanes) {
+      if constexpr (MB * NV + NV + 1 <= kRegisters) {  // all weights of this k live, one broadcast at a time
+        Raw weight[NV];
+        unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { weight[v] = raw_load(w + v * kLanes); });
+        unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+          const Raw x = raw_set(a[m][k]);
+          unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(x, weight[v], acc[m][v]); });
+        });
+      } else {  // 3x4 on 16 registers: all broadcasts live, one weight vector at a time
+        Raw x[MB];
+        unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA { x[m] = raw_set(a[m][k]); });
+        unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+          const Raw weight = raw_load(w + v * kLanes);
+          unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(x[m], weight, acc[m][v]); });
+        });
+      }
+    }
+    unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+        const Raw before = init ? raw_load(init + m * ld_init + v * kLanes) : Raw{};
+        raw_store(out + (m * NV + v) * kLanes, before + acc[m][v]);
+      });
+    });
+    init = out;
+    ld_init = NV * kLanes;
+  } while (k < K);
+}
+
+// One row times PN panels side by side (`stride` elements apart): with a single row the latency of the
+// fma is hidden by more panels, never by splitting k, which would change the order of the sum.
+template <int PN, int NV>
+RNNFAST_NOINLINE void row_tile(const Real* a, const Real* w, Index stride, Index K, const Real* init,
+                               Real* out) {
+  Index k = 0;
+  do {
+    const Index end = K - k > kBlock ? k + kBlock : K;
+    Raw acc[PN][NV];
+    unroll<PN>([&](auto p) RNNFAST_INLINE_LAMBDA {
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[p][v] = Raw{}; });
+    });
+    for (; k < end; ++k, w += NV * kLanes) {
+      const Raw x = raw_set(a[k]);
+      unroll<PN>([&](auto p) RNNFAST_INLINE_LAMBDA {
+        unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+          acc[p][v] = raw_fma(x, raw_load(w + p * stride + v * kLanes), acc[p][v]);
+        });
+      });
+    }
+    unroll<PN>([&](auto p) RNNFAST_INLINE_LAMBDA {
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+        const int at = (p * NV + v) * kLanes;
+        const Raw before = init ? raw_load(init + at) : Raw{};
+        raw_store(out + at, before + acc[p][v]);
+      });
+    });
+    init = out;
+  } while (k < K);
+}
+
+// Panels that row_tile takes at once: at least 8 chains (latency 4, two fma units).
+template <int NV>
+constexpr int max_panels() {
+  return NV == 4 ? 2 : NV == 3 ? 4 : NV == 2 ? 4 : 8;
+}
+
+// c[m][v] (+)= sum_r a[r][m] * x[r][v]: the tile of a weight gradient, an outer product summed over rows.
+// a's rows are ld_a apart and hold MB consecutive gate gradients; x is a packed copy, NV vectors wide.
+template <int MB, int NV>
+RNNFAST_NOINLINE void outer_tile(const Real* a, Index ld_a, const Real* x, Index rows, Real* out) {
+  Raw acc[MB][NV];
+  unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = Raw{}; });
+  });
+  for (Index r = 0; r < rows; ++r, a += ld_a, x += NV * kLanes) {
+    Raw b[NV];
+    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { b[v] = raw_load(x + v * kLanes); });
+    unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+      const Raw g = raw_set(a[m]);
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(g, b[v], acc[m][v]); });
+    });
+  }
+  unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+      raw_store(out + (m * NV + v) * kLanes, acc[m][v]);
+    });
+  });
+}
+
+}  // namespace
+}  // namespace rnnfast

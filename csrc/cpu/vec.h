@@ -1,0 +1,128 @@
+// One SIMD vector type per instruction set: GCC/Clang vector extensions of RNNFAST_VECTOR_BYTES, with an
+// explicit fma (the compiler's own contraction is off, or bits would depend on what it fuses where).
+// Only C headers here: this file is compiled once per instruction set, and nothing in it may become a
+// symbol that the linker shares between them.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "../math/hd.h"
+
+#define RNNFAST_INLINE inline __attribute__((always_inline))
+// Every unrolled lambda carries it: GCC outlines some of them otherwise, the accumulators go to memory
+// and the product runs five times slower, without a word.
+#define RNNFAST_INLINE_LAMBDA __attribute__((always_inline))
+
+namespace rnnfast {
+namespace {
+
+using Real = RNNFAST_REAL;
+constexpr int kLanes = RNNFAST_VECTOR_BYTES / int(sizeof(Real));
+
+template <class R>
+struct SignedOf;
+template <>
+struct SignedOf<float> {
+  using type = int32_t;
+};
+template <>
+struct SignedOf<double> {
+  using type = int64_t;
+};
+using Bits = SignedOf<Real>::type;
+
+typedef Real Raw __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
+typedef Bits RawBits __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
+typedef Real RawAny __attribute__((vector_size(RNNFAST_VECTOR_BYTES), aligned(sizeof(Real)), may_alias));
+
+RNNFAST_INLINE Raw raw_set(Real s) { return s - Raw{}; }
+RNNFAST_INLINE Raw raw_load(const Real* p) { return *reinterpret_cast<const RawAny*>(p); }
+RNNFAST_INLINE void raw_store(Real* p, Raw v) { *reinterpret_cast<RawAny*>(p) = v; }
+
+template <class R>
+RNNFAST_INLINE Raw raw_fma_generic(R a, R b, R c) {
+  return a * b + c;  // an instruction set without fma: multiply, then add
+}
+RNNFAST_INLINE Raw raw_fma(Raw a, Raw b, Raw c) {
+  constexpr bool f32 = sizeof(Real) == 4;
+#if defined(__AVX512F__) && RNNFAST_VECTOR_BYTES == 64
+  if constexpr (f32) return (Raw)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  else return (Raw)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__) && RNNFAST_VECTOR_BYTES == 32
+  if constexpr (f32) return (Raw)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  else return (Raw)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__aarch64__)
+  if constexpr (f32) return (Raw)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  else return (Raw)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  (void)f32;
+  return raw_fma_generic(a, b, c);
+#endif
+}
+
+// The first n lanes (1 <= n <= kLanes); the others read as 0 and are never touched in memory.
+RNNFAST_INLINE Raw raw_load(const Real* p, int n) {
+  if (n >= kLanes) return raw_load(p);
+  Real lanes[kLanes] = {};
+  for (int l = 0; l < n; ++l) lanes[l] = p[l];
+  return raw_load(lanes);
+}
+RNNFAST_INLINE void raw_store(Real* p, Raw v, int n) {
+  if (n >= kLanes) return raw_store(p, v);
+  Real lanes[kLanes];
+  raw_store(lanes, v);
+  for (int l = 0; l < n; ++l) p[l] = lanes[l];
+}
+
+// The value type that cells are compiled for. Its name is local to this unit, so every template over it is too.
+struct Vec {
+  using Real = rnnfast::Real;
+  Raw v;
+  Vec() = default;
+  RNNFAST_INLINE explicit Vec(double s) : v(raw_set(Real(s))) {}
+  RNNFAST_INLINE Vec(Raw raw) : v(raw) {}
+  friend RNNFAST_INLINE Vec operator+(Vec a, Vec b) { return a.v + b.v; }
+  friend RNNFAST_INLINE Vec operator-(Vec a, Vec b) { return a.v - b.v; }
+  friend RNNFAST_INLINE Vec operator*(Vec a, Vec b) { return a.v * b.v; }
+  friend RNNFAST_INLINE Vec operator/(Vec a, Vec b) { return a.v / b.v; }
+  friend RNNFAST_INLINE Vec fma(Vec a, Vec b, Vec c) { return raw_fma(a.v, b.v, c.v); }
+  friend RNNFAST_INLINE Vec at_most(Vec x, Vec bound) { return bound.v < x.v ? bound.v : x.v; }
+  friend RNNFAST_INLINE Vec at_least(Vec x, Vec bound) { return bound.v > x.v ? bound.v : x.v; }
+  friend RNNFAST_INLINE Vec unless_negative(Vec x, Vec value) {
+    return x.v <= Raw{} ? Raw{} : value.v;
+  }
+  static RNNFAST_INLINE RawBits sign_bit() { return (RawBits)raw_set(Real(-0.0)); }
+  friend RNNFAST_INLINE Vec absolute(Vec x) { return (Raw)((RawBits)x.v & ~sign_bit()); }
+  friend RNNFAST_INLINE Vec copy_sign(Vec x, Vec s) {
+    return (Raw)(((RawBits)x.v & ~sign_bit()) | ((RawBits)s.v & sign_bit()));
+  }
+  friend RNNFAST_INLINE Vec power_of_two(Vec z) {
+    constexpr int mantissa = sizeof(Real) == 4 ? 23 : 52;
+    constexpr Bits one = sizeof(Real) == 4 ? Bits(0x3f800000) : Bits(0x3ff0000000000000);
+    return (Raw)(((RawBits)z.v << mantissa) + one);
+  }
+};
+
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+  constexpr operator int() const { return N; }
+};
+
+// f(0), f(1), ..., f(N-1) with constant arguments, so that arrays indexed by them live in registers. The
+// standard library's integer_sequence would do, but its headers are kept out of these units.
+template <int N, int I = 0, class F>
+RNNFAST_INLINE void unroll(F&& f) {
+  if constexpr (I < N) {
+    f(Constant<I>{});
+    unroll<N, I + 1>(f);
+  }
+}
+
+}  // namespace
+}  // namespace rnnfast

@@ -1,0 +1,137 @@
+#include "team.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "pause.h"
+#include "thread_pool.h"
+
+namespace rnnfast {
+namespace {
+
+struct OpenMP {
+  int (*max_threads)() = nullptr;
+  void (*run)(int, TeamBody, void*) = nullptr;
+};
+
+// librnnfast_openmp.so lies beside the module that this code is part of.
+OpenMP load_openmp() {
+  OpenMP openmp;
+  Dl_info self;
+  if (!dladdr(reinterpret_cast<void*>(&load_openmp), &self) || !self.dli_fname) return openmp;
+  std::string path = self.dli_fname;
+  const size_t slash = path.rfind('/');
+  path = (slash == std::string::npos ? "./" : path.substr(0, slash + 1)) + "librnnfast_openmp.so";
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) return openmp;  // not built, or no OpenMP runtime here: the pool serves
+  openmp.max_threads = reinterpret_cast<int (*)()>(dlsym(library, "rnnfast_openmp_max_threads"));
+  openmp.run = reinterpret_cast<void (*)(int, TeamBody, void*)>(dlsym(library, "rnnfast_openmp_run"));
+  if (!openmp.max_threads || !openmp.run) openmp = {};
+  return openmp;
+}
+
+// Threads do not survive fork: an OpenMP runtime that was used before would wait for them for ever in the child. The
+// child takes a fresh pool instead. Never freed: worker threads may outlive static destructors.
+std::atomic<bool> forked{false};
+std::atomic<ThreadPool*> pool{nullptr};
+std::mutex pool_mutex;
+
+void in_child() {
+  forked = true;
+  pool = nullptr;                    // the parent's object stays, its threads are gone
+  new (&pool_mutex) std::mutex();    // another thread of the parent may have held it
+}
+
+const OpenMP& openmp() {
+  static const OpenMP loaded = [] {
+    pthread_atfork(nullptr, nullptr, in_child);
+    return load_openmp();
+  }();
+  return loaded;
+}
+
+ThreadPool& the_pool() {
+  ThreadPool* p = pool.load();
+  if (p) return *p;
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  if (!pool.load()) pool = new ThreadPool();
+  return *pool.load();
+}
+
+// Cores this process may run on: its affinity, which containers and taskset narrow.
+int available_cores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  const unsigned n = std::thread::hardware_concurrency();
+  return n ? int(n) : 1;
+}
+
+int threads_from_environment() {
+  const char* text = std::getenv("RNNFAST_NUM_THREADS");
+  if (!text || !*text) return 0;
+  char* end = nullptr;
+  errno = 0;
+  const long n = std::strtol(text, &end, 10);
+  if (errno || *end || n < 1 || n > 1024)
+    throw std::invalid_argument("rnnfast: RNNFAST_NUM_THREADS is '" + std::string(text) +
+                                "', expected a whole number from 1 to 1024. Unset it to use the machine's.");
+  return int(n);
+}
+
+std::atomic<int> chosen_threads{0};
+
+}  // namespace
+
+int team_threads() {
+  if (const int n = chosen_threads.load(std::memory_order_relaxed)) return n;
+  static const int from_environment = threads_from_environment();
+  if (from_environment) return from_environment;
+  static const int cores = available_cores();
+  const OpenMP& omp = openmp();
+  if (!omp.run || forked.load(std::memory_order_relaxed)) return cores;
+  const int n = omp.max_threads();
+  return n < cores ? n : cores;
+}
+
+void set_team_threads(int n) { chosen_threads = n; }
+
+const char* team_backend() {
+  if (openmp().run && !forked.load()) return "openmp";
+  return "threads";
+}
+
+void run_team(int asked, TeamBody body, void* context) {
+  if (asked > 1) {
+    const OpenMP& omp = openmp();
+    if (omp.run && !forked.load(std::memory_order_relaxed)) return omp.run(asked, body, context);
+    if (the_pool().try_run(asked, body, context)) return;
+  }
+  body(context, 0, 1);
+}
+
+TeamBarrier::TeamBarrier(int most) : flags_(new Flag[size_t(most)]) {}
+
+void TeamBarrier::wait(int id, int n) {
+  const uint32_t mine = flags_[id].value.load(std::memory_order_relaxed) + 1;
+  flags_[id].value.store(mine, std::memory_order_release);
+  for (int other = 0; other < n; ++other) {
+    int spins = 0;
+    while (int32_t(flags_[other].value.load(std::memory_order_acquire) - mine) < 0) {
+      pause_thread();
+      if (++spins > 4000) {
+        sched_yield();
+        spins = 0;
+      }
+    }
+  }
+}
+
+}  // namespace rnnfast
