@@ -1,0 +1,77 @@
+"""The command line: ``rnnfast train``, ``sample``, ``info`` and ``check``.
+
+``info`` and ``check`` need NumPy alone. The others need what ``pip install "rnnfast[cli]"`` brings,
+and say so where it is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .. import ArgumentError, DeviceError
+
+_NEEDED = ("typer", "tqdm", "matplotlib", "safetensors")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted (and saved).
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments[:1] == ["info"] or arguments[:1] == ["check"]:
+            return _without_extras(arguments)
+        try:
+            from . import app
+        except ModuleNotFoundError as error:
+            if error.name not in _NEEDED:
+                raise
+            return _without_extras(arguments, error.name)
+        return app.run(arguments)
+    except (ArgumentError, DeviceError, FloatingPointError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nrnnfast: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; closing stderr's twin here keeps the interpreter quiet
+        # too.
+        sys.stdout = None
+        return 1
+
+
+def _without_extras(arguments: list[str], missing: str | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="rnnfast", description="Fast recurrent networks.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("info", help="CPU, kernels, threads, back ends, versions")
+    commands.add_parser("check", help="every kernel against the reference, on this machine")
+    for name, purpose in (("train", "train a character model"), ("sample", "let one write")):
+        help_text = f'{purpose} (needs: pip install "rnnfast[cli]")'
+        commands.add_parser(name, help=help_text, add_help=False)
+    known, rest = parser.parse_known_args(arguments)
+    if known.command in ("train", "sample"):
+        print(
+            f"rnnfast {known.command} needs {missing}, which is not installed. "
+            f'Install it with: pip install "rnnfast[cli]"',
+            file=sys.stderr,
+        )
+        return 1
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if known.command == "info":
+        from .info import info as command
+    else:
+        from .check import check as command
+    return command()

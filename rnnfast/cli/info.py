@@ -1,0 +1,67 @@
+"""``rnnfast info``: what runs here and why; the first thing to paste into an issue."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__, _backend, get_num_threads
+
+
+def info() -> int:
+    """Print CPU, kernels, threads, back ends and versions; return the exit status 0."""
+    for name, value in _entries():
+        print(f"{name:<14}{value}")
+    return 0
+
+
+def _entries() -> list[tuple[str, str]]:
+    entries = [
+        ("rnnfast", f"{__version__} in {Path(__file__).resolve().parent.parent}"),
+        ("Python", f"{platform.python_version()} ({platform.python_implementation()})"),
+        ("NumPy", np.__version__),
+        ("system", f"{platform.platform()}"),
+        ("CPU", f"{_cpu_name()}, {_usable_cpus()} usable of {os.cpu_count()}"),
+        ("threads", f"at most {get_num_threads()} per call"),
+    ]
+    core = _backend.compiled.get("cpu")
+    if core is not None:
+        others = ", ".join(core.isas())
+        asked = os.environ.get("RNNFAST_ISA")
+        why = f"RNNFAST_ISA={asked}" if asked else "the best of this CPU"
+        entries.append(("ISA", f"{core.isa()}, {why}; it can run {others}"))
+        built = ", ".join(f"{name} {value}" for name, value in core.build_info().items())
+        entries.append(("build", built))
+    for name, reason in _backend.backends().items():
+        entries.append((f"device {name}", "runs" if reason is None else f"absent: {reason}"))
+    entries.append(("extras", ", ".join(_version(name) for name in _EXTRAS)))
+    return entries
+
+
+_EXTRAS = ("typer", "tqdm", "matplotlib", "safetensors", "torch")
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return f"no {package}"
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
