@@ -76,7 +76,7 @@ class Checker:
         text = f"{self.who}: {name} has shape {array.shape}, expected {_tuple(dims)}"
         if any(isinstance(size, int) for size in expected):
             text += f" = {_tuple(expected)}"
-        reasons = self._reasons(dims)
+        reasons = self._reasons(name, dims)
         raise ShapeError(f"{text}; {reasons}." if reasons else f"{text}.")
 
     def exactly(self, name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
@@ -95,11 +95,18 @@ class Checker:
             size *= self._sizes[letter][0]
         return size
 
-    def _reasons(self, dims: list[str]) -> str:
-        letters = dict.fromkeys(_ALIAS.get(f, f) for dim in dims for f in dim.split("*"))
-        bound = [(letter, *self._sizes[letter]) for letter in letters if letter in self._sizes]
-        bound.sort(key=lambda entry: entry[2] == "the cell")  # what the caller chose comes first
-        return ", ".join(f"{letter}={size} from {source}" for letter, size, source in bound)
+    def _reasons(self, name: str, dims: list[str]) -> str:
+        """Say what fixed each letter; the array's own sizes matter only in a product."""
+        reasons = {}
+        for dim in dims:
+            for factor in dim.split("*"):
+                letter = _ALIAS.get(factor, factor)
+                size, source = self._sizes.get(letter, (0, name))
+                if source != name or ("*" in dim and letter in self._sizes):
+                    reasons[letter] = (size, source)
+        # What the caller chose comes first.
+        entries = sorted(reasons.items(), key=lambda entry: entry[1][1] == "the cell")
+        return ", ".join(f"{letter}={size} from {source}" for letter, (size, source) in entries)
 
     # Types ---------------------------------------------------------------------------------------
 
@@ -213,7 +220,7 @@ def check_threads(who: str, name: str, n: Any) -> int:
     DTypeError, ArgumentError
         If it is not an integer, or outside.
     """
-    if isinstance(n, (bool, np.bool_)) or not isinstance(n, (int, np.integer)):
+    if not isinstance(n, (int, np.integer)):
         raise DTypeError(f"{who}: {name} is of type {type(n).__qualname__}, expected int.")
     if not 1 <= n <= 1024:
         raise ArgumentError(f"{who}: {name} is {n}, expected 1 ... 1024.")
