@@ -25,18 +25,18 @@ def check() -> int:
         return 1
     began = time.monotonic()
     isas = _backend.compiled["cpu"].isas()
-    print("Error of each kernel against float64, as a share of what the yardstick grants.\n")
-    print(f"{'kernel':<34}{'cases':>6}{'worst':>9}")
+    print("Worst error of each kernel, as a share of what the yardstick grants.\n")
+    print(f"{'kernel':<34}{'arrays':>8}{'worst':>9}")
     checked, failed = 0, 0
     for isa in isas:
         findings, trouble = _in_a_process_of_its_own(isa)
-        for name, cases, worst, where in findings:
+        for name, arrays, worst, where in findings:
             good = worst <= 1
             checked, failed = checked + 1, failed + (not good)
-            print(f"{name:<34}{cases:>6}{worst:>9.2f}  {'ok' if good else f'FAILED at {where}'}")
+            print(f"{name:<34}{arrays:>8}{worst:>9.2f}  {'ok' if good else f'FAILED at {where}'}")
         if trouble:
             failed += 1
-            print(f"{'*.' + isa:<34}{'':>6}{'':>9}  FAILED: {trouble}")
+            print(f"{'*.' + isa:<34}{'':>8}{'':>9}  FAILED: {trouble}")
     seconds = time.monotonic() - began
     verdict = f"{failed} FAILED" if failed else "all good"
     print(f"\n{checked} kernels on {', '.join(isas)}: {verdict}; {seconds:.1f} seconds.")

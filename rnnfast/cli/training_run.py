@@ -106,11 +106,10 @@ class TrainingRun:
         run = cls(options, text, description["text"]["sources"], device)
         if run._text != description["text"]:
             began, now = description["text"], run._text
+            same = "text" if began["sources"] else "text and the same Python, which brings it"
             raise ArgumentError(
-                f"rnnfast train: the model in {folder} was begun on a text of "
-                f"{began['characters']:,} characters with SHA-256 {began['sha256'][:12]}..., this one "
-                f"has {now['characters']:,} and {now['sha256'][:12]}.... Resume with the same text"
-                + (" and the same Python, which brings it." if not began["sources"] else ".")
+                f"rnnfast train: the model in {folder} was begun on {_describe(began)}, "
+                f"this is {_describe(now)}. Resume with the same {same}."
             )
         run._take(arrays)
         return run
@@ -192,6 +191,10 @@ class TrainingRun:
                 strict=True,
             )
         )
+
+
+def _describe(text: dict[str, Any]) -> str:
+    return f"a text of {text['characters']:,} characters (SHA-256 {text['sha256'][:12]})"
 
 
 def options_of(description: dict[str, Any]) -> Options:

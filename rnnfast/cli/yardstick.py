@@ -1,7 +1,7 @@
 """How far a kernel may be from the truth.
 
-Per time step and gate block, with `ref` the reference in float64 and `plain` the same reference in
-the kernel's own element type:
+Per time step and gate block, with `ref` the reference in a longer element type and `plain` the
+same reference in the kernel's own:
 
     max|kernel - ref| <= 2 max|plain - ref| + 4 eps max|ref| + N tiny
 
@@ -20,7 +20,7 @@ def excess(
     plain: np.ndarray,
     ref: np.ndarray,
     terms: int,
-    descending: bool = False,
+    time: int = 0,
 ) -> float:
     """Return the largest ratio of a kernel's error to what it may be; at most 1 is a pass.
 
@@ -29,12 +29,12 @@ def excess(
     kernel, plain : (steps or blocks, ...) float32 or float64
         The array to judge, and the reference's in the same element type. Each entry of the first
         axis is judged by itself.
-    ref : the same shape, float64
-        The reference's.
+    ref : the same shape, a longer element type
+        The reference's: float64 judges float32, long double judges float64.
     terms : int
         N, the terms of a sum: I + H.
-    descending : bool, default False
-        Whether time runs from the last entry to the first, as in a backward pass.
+    time : {0, 1, -1}, default 0
+        Whether the first axis is time, and then in which direction the pass went through it.
 
     Returns
     -------
@@ -45,12 +45,12 @@ def excess(
         return 0.0
     rows = len(ref)
     error, granted, scale = (
-        np.abs(array.astype(np.float64)).reshape(rows, -1).max(axis=1)
-        for array in (kernel - ref, plain - ref, ref)
+        np.abs(array).reshape(rows, -1).max(axis=1) for array in (kernel - ref, plain - ref, ref)
     )
-    back = slice(None, None, -1) if descending else slice(None)
-    granted, scale = (np.maximum.accumulate(array[back])[back] for array in (granted, scale))
+    if time:
+        way = slice(None, None, time)
+        granted, scale = (np.maximum.accumulate(array[way])[way] for array in (granted, scale))
     limits = np.finfo(kernel.dtype)
-    allowed = 2 * granted + 4 * float(limits.eps) * scale + terms * float(limits.tiny)
+    allowed = 2 * granted + 4 * limits.eps * scale + terms * limits.tiny
     ratio = error / allowed
     return float(np.where(np.isnan(ratio), np.inf, ratio).max())
