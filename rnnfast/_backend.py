@@ -40,7 +40,7 @@ def _load() -> tuple[Any, str | None]:
     except ModuleNotFoundError as error:
         if error.name != "rnnfast._core":
             raise
-        where = Path(__file__).resolve().parent
+        where = Path(__file__).parent
         return None, f"it is not built (no rnnfast._core beside {where}); `pip install .` builds it"
     except ImportError as error:
         # Who names an instruction set asks for compiled kernels, and what is asked for by name runs
