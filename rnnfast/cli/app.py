@@ -21,7 +21,7 @@ Device = StrEnum("Device", {name: name for name in ("auto", "cpu", "numpy", "cud
 DEFAULT = Options()
 DEFAULT_CELL = Cell(DEFAULT.cell)
 AUTO = Device("auto")
-STEPS = 2000
+STEPS = 1500
 
 app = typer.Typer(
     help="Recurrent networks at the speed of the machine.",
@@ -70,7 +70,7 @@ def train(
         typer.Option(min=0, help="Stop after so long, whatever the step."),
     ] = None,
     lr: Annotated[
-        float, typer.Option(help="Adam's learning rate at first; it falls over 2000 steps.")
+        float, typer.Option(help="Adam's learning rate at first; it falls over 1500 steps.")
     ] = DEFAULT.lr,
     clip: Annotated[float, typer.Option(help="Greatest norm of the gradient.")] = DEFAULT.clip,
     dropout: Annotated[
