@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import set_num_threads
+from ..errors import ArgumentError
 from . import train as training
 from .character_model import CELLS
 from .check import check as run_check
@@ -51,7 +52,7 @@ def train(
             "brings (pydoc_data.topics), about 465,000 characters of English.",
         ),
     ] = None,
-    more_text: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    more_text: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")] = None,
     cell: Annotated[Cell, typer.Option()] = DEFAULT_CELL,
     hidden: Annotated[int, typer.Option(min=1, help="Units per layer.")] = DEFAULT.hidden,
     layers: Annotated[int, typer.Option(min=1)] = DEFAULT.layers,
@@ -94,7 +95,9 @@ def train(
     Ctrl-C saves and stops; --resume goes on to the same bits as if nothing had happened.
     """
     if more_text and not text:
-        raise typer.BadParameter(f"unexpected {more_text[0]}; files of text come after --text")
+        raise ArgumentError(
+            f"rnnfast train: {more_text[0]} is not expected; files of text come after --text."
+        )
     files = [*(text or []), *(more_text or [])]
     if threads is not None:
         set_num_threads(threads)

@@ -142,7 +142,7 @@ class CharacterModel:
         rows: int = 32,
         warm: int = 64,
     ) -> float:
-        """Mean of -log2 P over ``tokens[start:stop]``; every character is predicted exactly once.
+        """Return the mean of -log2 P over ``tokens[start:stop]``, each character predicted once.
 
         The text is cut into `rows` pieces that run side by side. Each begins `warm` characters
         early with a zero state, so that its first counted character is predicted from a warm one.
@@ -157,11 +157,7 @@ class CharacterModel:
         for first in range(0, len(places), 256):  # in chunks: all logits at once would be large
             part = slice(first, first + 256)
             y, state = run(tokens[places[part] - 1], state)
-            logits = self.output(y)
-            shifted = logits - logits.max(axis=-1, keepdims=True)
-            right = np.take_along_axis(shifted, tokens[places[part], None], axis=-1)[..., 0]
-            losses = np.log(np.exp(shifted).sum(axis=-1, dtype=np.float64)) - right
-            nats += float(losses[counted[part]].sum())
+            nats += float(_losses(self.output(y), tokens[places[part]])[counted[part]].sum())
         return nats / (stop - start) / math.log(2)
 
     def generate(
@@ -192,3 +188,11 @@ class CharacterModel:
                 token = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
             yield token
             x = np.array([[token]])
+
+
+def _losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the cross-entropy of every position in nats, in the shape of `targets`."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a model that has diverged reports NaN
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        right = np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
+        return np.log(np.exp(shifted).sum(axis=-1, dtype=np.float64)) - right

@@ -102,6 +102,7 @@ class _Session:
         self.began = time.monotonic()
         self.first = run.step
         self.spent = 0.0  # seconds in steps, without validation and samples
+        self.kernel = ""  # the last of a step
 
     def train(self) -> int:
         self._introduce()
@@ -111,6 +112,7 @@ class _Session:
                 started = time.monotonic()
                 loss = run.advance()
                 self.spent += time.monotonic() - started
+                self.kernel = last_kernel()
                 bar.set_description_str(f"step {run.step}", refresh=False)
                 bar.set_postfix_str(f"loss {loss:.3f} bits", refresh=False)
                 bar.total = self._expected()
@@ -161,6 +163,8 @@ class _Session:
         plan = self.plan
         if plan.steps is not None and self.run.step >= plan.steps:
             return True
+        if self.run.step == self.first:
+            return False  # one step at least, however short the time
         return plan.minutes is not None and time.monotonic() - self.began >= 60 * plan.minutes
 
     def _expected(self) -> int:
@@ -216,7 +220,7 @@ class _Session:
         print(
             f"\nValidation: {bits:.3f} bits per character, {abs(self.ngram - bits):.3f} {verdict} "
             f"than the best n-gram model (order {self.order}) with {self.ngram:.3f}.\n"
-            f"{time.monotonic() - self.began:.0f} seconds; {last_kernel()}.\n"
+            f"{time.monotonic() - self.began:.0f} seconds; {self.kernel}.\n"
             f"The model is in {out}, its loss curve in {out / CURVE}. Let it write:\n"
             f'  rnnfast sample {shlex.quote(str(out))} --prompt "The " --length 500'
         )

@@ -128,15 +128,12 @@ class TrainingRun:
             If loss or gradient is not finite. Nothing is changed then.
         """
         x, targets = self.corpus.window(self.step)
-        loss, gradients, state = self.model.gradients(
-            x, targets, self.state, (self.options.seed, self.step)
-        )
-        norm = clip_by_global_norm(gradients, self.options.clip)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise FloatingPointError(
-                f"rnnfast train: in step {self.step} the loss is {loss} and the gradient's norm "
-                f"{norm}. A lower --lr or --clip may help; the model of the last save is untouched."
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+            loss, gradients, state = self.model.gradients(
+                x, targets, self.state, (self.options.seed, self.step)
             )
+            norm = clip_by_global_norm(gradients, self.options.clip)
+        self._expect_finite(f"the loss is {loss} and the gradient's norm {norm}", loss + norm)
         self.optimizer.step(gradients, learning_rate(self.step, self.options.lr))
         self.state = state
         self.step += 1
@@ -145,10 +142,18 @@ class TrainingRun:
         return bits
 
     def validate(self, most: int | None = None) -> float:
-        """Return bits per character on the last tenth of the text, or on its first `most`."""
+        """Return bits per character on the last tenth of the text, or on its first `most`.
+
+        Raises
+        ------
+        FloatingPointError
+            If the result is not finite.
+        """
         tokens, start = self.corpus.tokens, self.corpus.cut
         stop = len(tokens) if most is None else min(len(tokens), start + most)
-        return self.model.bits_per_character(tokens, start, stop)
+        bits = self.model.bits_per_character(tokens, start, stop)
+        self._expect_finite(f"the validation gives {bits} bits per character", bits)
+        return bits
 
     def save(self, folder: Path, **more: Any) -> None:
         """Write the model into `folder`; `more` goes into its description."""
@@ -173,6 +178,13 @@ class TrainingRun:
             **more,
         }
         model_folder.write(folder, self.step, arrays, description)
+
+    def _expect_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"rnnfast train: in step {self.step} {what}. A lower --lr or --clip may help; "
+                f"what was saved before is untouched."
+            )
 
     def _take(self, arrays: dict[str, np.ndarray]) -> None:
         self.model.load(arrays)
