@@ -74,14 +74,14 @@ def backward(
     ]
     | None
 ): ...
-def prepare(cell: str, params: tuple[_Row, ...], /) -> Prepared: ...
+def prepare(cell: str, params: tuple[_Row, ...], /) -> Prepared | None: ...
 def linear_forward(
     x: np.ndarray,  # (N, K)
     W: np.ndarray,  # (M, K)
     b: np.ndarray | None,  # (M,)
     threads: int | None,
     /,
-) -> np.ndarray: ...  # (N, M)
+) -> np.ndarray | None: ...  # (N, M)
 def linear_backward(
     x: np.ndarray,  # (N, K)
     W: np.ndarray,  # (M, K)
@@ -90,7 +90,7 @@ def linear_backward(
     need_db: bool,
     threads: int | None,
     /,
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]: ...
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None] | None: ...  # dx, dW, db
 def set_num_threads(n: int, /) -> None: ...
 def get_num_threads() -> int: ...
 def last_kernel() -> str: ...

@@ -135,11 +135,10 @@ class Stack:
         return self._forward_checked(rows, initial, x, state, keep_tape, masks)
 
     def _are_indices(self, x: ndarray) -> bool:
-        """Whether x is a dense (T, B) of int64 in range; else the checker looks closer."""
+        """Whether x is (T, B) of int64 in range; else the checker looks closer."""
         return (
             x.ndim == 2
             and x.dtype == _INT64
-            and x.flags.c_contiguous
             and x.size > 0
             and np.maximum.reduce(x.view(np.uint64), axis=None) < self.I
         )
@@ -313,7 +312,8 @@ class Stack:
                 for name, gradient in zip(row_names, row, strict=True):
                     if type(gradient) is tuple:
                         shape = (self.spec.G * self.H, self.I)
-                        gradient = IndexedRows(*gradient, shape)
+                        indices, rows = gradient
+                        gradient = IndexedRows(indices, rows, shape)
                     if name is not None:
                         gradients[name] = gradient
         if initial is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -339,7 +339,9 @@ class Recurrent:
 
     def _masks(self, x: Any, seed: int | None, t0: int, row_ids: ndarray | None) -> Masks:
         who = f"{self._stack.who}.forward"
-        seed = secrets.randbits(64) if seed is None else _below(who, "seed", seed, 64)
+        if seed is None:
+            seed = int.from_bytes(os.urandom(8), "little")
+        seed = _below(who, "seed", seed, 64)
         t0 = _below(who, "t0", t0, 32)
         if row_ids is not None:
             whole = isinstance(row_ids, ndarray) and row_ids.dtype.kind in "iu"

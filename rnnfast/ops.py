@@ -207,7 +207,8 @@ def _backward(cells, who, tape, dy, dstate, need_dx, threads):
     if reverse and dx is not None:
         dx = dx[::-1]
     if type(dW) is tuple:
-        dW = IndexedRows(*dW, tape._shape_W)
+        indices, rows = dW
+        dW = IndexedRows(indices, rows, tape._shape_W)
     return Gradients(dx, dW, dR, dbW, dbR, *(d[0] for d in dstate0))
 
 
