@@ -164,6 +164,15 @@ def test_the_last_kernel_follows_the_back_end() -> None:
     assert rnnfast.last_kernel() == f"gru.forward.f64.{core.isa()}"
 
 
+def test_the_last_kernel_is_not_another_thread_s_back_end() -> None:
+    core = require("core")
+    call("cpu")
+    thread = threading.Thread(target=call, args=("numpy",))
+    thread.start()
+    thread.join()
+    assert rnnfast.last_kernel() == f"gru.forward.f64.{core.isa()}"
+
+
 def test_number_of_threads() -> None:
     before = rnnfast.get_num_threads()
     try:
