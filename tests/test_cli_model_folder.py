@@ -4,12 +4,12 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from conftest import require
+from processes import PYTHON, environment
 
 from rnnfast import ArgumentError
 
@@ -125,7 +125,7 @@ def test_half_written_files_are_not_read(tmp_path, monkeypatch):
 
 def test_kill_9_at_random_moments(tmp_path):
     script = (
-        "import sys, numpy as np; sys.path[:0] = sys.argv[2:]\n"
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
         "from test_cli_model_folder import write\n"
         "step = int(sys.argv[1])\n"
@@ -134,7 +134,9 @@ def test_kill_9_at_random_moments(tmp_path):
     rng, last = np.random.default_rng(), 0
     for _ in range(5):
         process = subprocess.Popen(
-            [sys.executable, "-c", script, str(last), *sys.path], cwd=tmp_path
+            [*PYTHON, "-c", script, str(last), str(pathlib.Path(__file__).parent)],
+            cwd=tmp_path,
+            env=environment(),
         )
         limit = time.monotonic() + 60
         while not (model_folder.exists(tmp_path / "model") and whole(tmp_path / "model") > last):

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from conftest import require
+from processes import PYTHON, environment
 
 import rnnfast
 
@@ -109,9 +109,10 @@ def test_resuming_goes_on_to_the_same_bits(text, tmp_path, options):
 
 def test_ctrl_c_saves_and_resuming_goes_on(text, tmp_path):
     parts, whole = tmp_path / "parts", tmp_path / "whole"
-    command = [sys.executable, "-W", "ignore", "-m", "rnnfast", "train", "--text", str(text)]
+    command = [*PYTHON, "-m", "rnnfast", "train", "--text", str(text)]
     process = subprocess.Popen(
         [*command, "--out", str(parts), *SMALL, "--steps", "1000000", "--every", "5"],
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -133,9 +134,9 @@ def test_a_killed_run_leaves_a_good_model(text, tmp_path):
     out, rng, last = tmp_path / "model", np.random.default_rng(), 0
     start = ["--text", str(text), *SMALL]
     for _ in range(4):
-        command = [sys.executable, "-W", "ignore", "-m", "rnnfast", "train", "--out", str(out)]
+        command = [*PYTHON, "-m", "rnnfast", "train", "--out", str(out)]
         command += [*start, "--steps", "1000000", "--every", "1"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
         wait_for_a_model(out, process, after=last)
         time.sleep(rng.uniform(0, 0.1))
         process.kill()

@@ -2,15 +2,16 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
+
+from processes import PYTHON, environment
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "ten_lines.py"
 
 
 def test_ten_lines_learn():
     run = subprocess.run(
-        [sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=120
+        [*PYTHON, str(EXAMPLE)], env=environment(), capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
     losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", run.stdout)]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from .. import _backend
 
@@ -45,9 +46,12 @@ def check() -> int:
 
 def _in_a_process_of_its_own(isa: str) -> tuple[list[tuple[str, int, float, str]], str | None]:
     """Judge the kernels of one instruction set, which a process chooses when it starts."""
+    # The child must run this very package, not one that lies in the current folder.
+    paths = [str(Path(__file__).absolute().parents[2]), os.environ.get("PYTHONPATH")]
+    path = os.pathsep.join(filter(None, paths))
     done = subprocess.run(
-        [sys.executable, "-m", "rnnfast.cli.check_kernels", isa],
-        env={**os.environ, "RNNFAST_ISA": isa},
+        [sys.executable, "-P", "-m", "rnnfast.cli.check_kernels", isa],
+        env={**os.environ, "RNNFAST_ISA": isa, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
