@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Break the code on purpose, one line at a time, and report every break that no test notices.
 
-Each `*.patch` beside this file is one mutant: some words on what it breaks, a line `Tests:` with
-the pytest arguments that must fail on it, and the patch. It is applied to a copy of the tree, the
-package is built there, and those tests are run. All of them must pass on the unbroken copy first.
+`mutants.toml` beside this file lists the breaks: what each is, the file, the words that are
+replaced and by what, and the pytest arguments that must fail on it. Each is made in a copy of the
+tree, the package is built there, and those tests are run. All of them must pass on the unbroken
+copy first.
 
     run.py                 all mutants
     run.py gates carry     those whose names hold one of these words
 
-A mutant survives if its tests pass; this, and a patch that no longer applies or does not compile,
-is a failure of this command. Run it with the Python of an environment that has the test extra.
+A mutant survives if its tests pass; this, and one whose words are no longer found (white space
+aside, so that formatting changes nothing) or that does not compile, is a failure of this command.
+Run it with the Python of an environment that has the test extra and .ci/requirements-build.txt.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,29 +34,40 @@ ROOT = HERE.parent.parent
 # A mutant that hangs (a missing barrier, a lost wake-up) is as dead as one that fails.
 LIMIT_SECONDS = 600
 
+TOKEN = re.compile(r"\w+|[^\w\s]")
+
 # pytest: 0 all passed, 1 some failed, anything else says nothing about the code.
 PASSED, FAILED = 0, 1
 
 
 @dataclass(frozen=True)
 class Mutant:
+    """One break."""
+
     name: str
     what: str
-    tests: tuple[str, ...]
-    patch: Path
-
-    @classmethod
-    def read(cls, patch: Path) -> Mutant:
-        head = patch.read_text("utf-8").split("\n--- a/", 1)[0]
-        tests = re.search(r"^Tests: (.+)$", head, re.M)
-        if tests is None:
-            raise SystemExit(f"{patch.name}: no line `Tests:` before the patch")
-        what = " ".join(head[: tests.start()].split())
-        return cls(patch.stem, what, tuple(shlex.split(tests.group(1))), patch)
+    file: str
+    old: str
+    new: str
+    tests: str
 
     @property
     def compiled(self) -> bool:
-        return re.search(r"^\+\+\+ b/csrc/", self.patch.read_text("utf-8"), re.M) is not None
+        """Whether the package has to be built again."""
+        return self.file.startswith("csrc/")
+
+    def broken(self, text: str) -> str | None:
+        """Return the file's text with the break, or None unless its words stand there once."""
+        words = re.compile(r"\s*".join(re.escape(word) for word in TOKEN.findall(self.old)))
+        if len(words.findall(text)) != 1:
+            return None
+        return words.sub(lambda match: self.new, text)
+
+
+def read_mutants() -> list[Mutant]:
+    """Read the table; a missing or unknown key is an error."""
+    table = tomllib.loads((HERE / "mutants.toml").read_text("utf-8"))
+    return [Mutant(name, **row) for name, row in table.items()]
 
 
 class Copy:
@@ -97,36 +111,34 @@ class Copy:
         )
 
     def build(self) -> subprocess.CompletedProcess[str]:
-        """Install the copy in place; compiles only what changed since the last time."""
+        """Install the copy in place; compiles only what changed since the last time.
+
+        Optimised little, since the compiler is what takes the time; bits do not depend on it.
+        """
         return self.run(
             *(self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"),
+            "--config-settings=cmake.build-type=RelWithDebInfo",
+            "--config-settings=cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1",
             *("--editable", "."),
         )
 
-    def test(self, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    def test(self, tests: str) -> subprocess.CompletedProcess[str]:
+        """Run pytest with these arguments, up to the first failure."""
         return self.run(
-            *(self.python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests),
+            *(self.python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"),
+            *shlex.split(tests),
             limit=LIMIT_SECONDS,
-        )
-
-    def apply(self, mutant: Mutant, *options: str) -> subprocess.CompletedProcess[str]:
-        # Outside a repository, or git would look for the files in the one above.
-        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(self.tree.parent)}
-        return subprocess.run(
-            ["git", "apply", *options, str(mutant.patch)],
-            cwd=self.tree,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
         )
 
 
 def verdict(copy: Copy, mutant: Mutant) -> tuple[bool, str]:
-    """Whether the mutant was noticed, and how it ended in words."""
-    applied = copy.apply(mutant)
-    if applied.returncode:
-        return False, f"STALE: does not apply\n{applied.stderr}"
+    """Return whether the mutant was noticed, and how it ended in words."""
+    path = copy.tree / mutant.file
+    whole = path.read_text("utf-8")
+    broken = mutant.broken(whole)
+    if broken is None:
+        return False, "STALE: its words do not stand in the file exactly once"
+    path.write_text(broken, "utf-8")
     try:
         if mutant.compiled:
             built = copy.build()
@@ -143,17 +155,15 @@ def verdict(copy: Copy, mutant: Mutant) -> tuple[bool, str]:
             return True, "killed"
         return False, f"BROKEN: pytest ended with {tested.returncode}\n{tested.stdout[-2000:]}"
     finally:
-        reverted = copy.apply(mutant, "--reverse")
-        if reverted.returncode:
-            raise SystemExit(f"{mutant.name}: cannot be taken back\n{reverted.stderr}")
+        path.write_text(whole, "utf-8")
 
 
 def main() -> int:
+    """Try the mutants asked for; the status is 1 if one is not noticed."""
     parser = argparse.ArgumentParser(description="Report the mutants that no test notices.")
     parser.add_argument("words", nargs="*", help="only mutants whose names hold one of these")
     words = parser.parse_args().words
-    mutants = [Mutant.read(patch) for patch in sorted(HERE.glob("*.patch"))]
-    mutants = [m for m in mutants if not words or any(word in m.name for word in words)]
+    mutants = [m for m in read_mutants() if not words or any(word in m.name for word in words)]
     if not mutants:
         raise SystemExit("no mutant of that name")
 
