@@ -1,6 +1,7 @@
 """``rnnfast train``: what it leaves, what it says, and that it goes on to the same bits."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ require("cli")
 
 from rnnfast.cli import main, model_folder  # noqa: E402
 from rnnfast.cli.training_run import Options, TrainingRun, learning_rate  # noqa: E402
+from rnnfast.training import clip_by_global_norm  # noqa: E402
 
 TEXT = "".join(f"{k} bottles of beer on the wall, {k} bottles of beer.\n" for k in range(60))
 SMALL = ["--hidden", "8", "--batch", "3", "--length", "10"]
@@ -270,3 +272,29 @@ def test_a_step_of_another_seed_has_other_masks():
     x, targets = run.corpus.window(0)
     losses = [run.model.gradients(x, targets, None, seed)[0] for seed in ((0, 0), (0, 0), (0, 1))]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_step_carries_clips_and_decays(monkeypatch):
+    run = TrainingRun(Options(hidden=8, batch=3, length=10, clip=0.01), TEXT, [], "auto")
+    entered, left, norms, rates = [], [], [], []
+    gradients, step = run.model.gradients, run.optimizer.step
+
+    def watched_gradients(x, targets, state, seed):
+        entered.append(state)
+        result = gradients(x, targets, state, seed)
+        left.append(result[2])
+        return result
+
+    def watched_step(gradients, lr):
+        norms.append(clip_by_global_norm(gradients, math.inf))
+        rates.append(lr)
+        step(gradients, lr)
+
+    monkeypatch.setattr(run.model, "gradients", watched_gradients)
+    monkeypatch.setattr(run.optimizer, "step", watched_step)
+    for _ in range(5):
+        run.advance()
+    assert entered[0] is None
+    assert all(a is b for a, b in zip(entered[1:], left, strict=False))
+    np.testing.assert_allclose(norms, 0.01, rtol=1e-5)
+    assert rates == [learning_rate(k, run.options.lr) for k in range(5)]

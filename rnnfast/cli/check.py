@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .. import _backend
@@ -29,8 +30,9 @@ def check() -> int:
     print("Worst error of each kernel, as a share of what the yardstick grants.\n")
     print(f"{'kernel':<34}{'arrays':>8}{'worst':>9}")
     checked, failed = 0, 0
-    for isa in isas:
-        findings, trouble = _in_a_process_of_its_own(isa)
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(_in_a_process_of_its_own, isas)
+    for isa, (findings, trouble) in zip(isas, results, strict=True):
         for name, arrays, worst, where in findings:
             good = worst <= 1
             checked, failed = checked + 1, failed + (not good)
