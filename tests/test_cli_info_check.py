@@ -104,6 +104,19 @@ def test_as_a_module():
     assert run.returncode == 0, run.stderr
 
 
+def test_a_reader_that_leaves():
+    with subprocess.Popen(
+        [*PYTHON, "-m", "rnnfast", "info"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert process.wait(60) in (0, 1)  # 0: all had been written before the pipe broke
+        assert "BrokenPipe" not in process.stderr.read()
+
+
 def test_check_without_kernels(monkeypatch, capsys):
     monkeypatch.setattr(_backend, "backends", lambda: {"cpu": "it is not built"})
     assert main(["check"]) == 1

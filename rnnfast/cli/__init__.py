@@ -7,6 +7,7 @@ and say so where it is missing.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,15 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if arguments[:1] == ["info"] or arguments[:1] == ["check"]:
-            return _without_extras(arguments)
-        try:
-            from . import app
-        except ModuleNotFoundError as error:
-            if error.name not in _NEEDED:
-                raise
-            return _without_extras(arguments, error.name)
-        return app.run(arguments)
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except SystemExit as end:  # both parsers end so, on --help and on wrong usage
+        return int(end.code or 0)
     except (ArgumentError, DeviceError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -46,10 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nrnnfast: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone; closing stderr's twin here keeps the interpreter quiet
-        # too.
-        sys.stdout = None
+        # Whoever read our output has gone. What is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] in (["info"], ["check"]):
+        return _without_extras(arguments)
+    try:
+        from .app import app
+    except ModuleNotFoundError as error:
+        if error.name not in _NEEDED:
+            raise
+        return _without_extras(arguments, error.name)
+    return app(args=arguments, prog_name="rnnfast")
 
 
 def _without_extras(arguments: list[str], missing: str | None = None) -> int:

@@ -32,15 +32,6 @@ app = typer.Typer(
 )
 
 
-def run(arguments: list[str]) -> int:
-    """Run a command line; return the exit status."""
-    try:
-        app(args=arguments, prog_name="rnnfast")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
-
-
 @app.command()
 def train(
     context: typer.Context,

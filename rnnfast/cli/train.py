@@ -154,7 +154,7 @@ class _Session:
             initial=done,
             unit=" characters",
             unit_scale=True,
-            bar_format="{desc} {bar} {percentage:3.0f}%  {postfix}  {rate_fmt}  {remaining} left",
+            bar_format="{desc} {bar} {percentage:3.0f}%{postfix}  {rate_fmt}  {remaining} left",
             disable=None,  # where nobody watches, the reports suffice
             leave=False,
         )
