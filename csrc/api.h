@@ -33,15 +33,16 @@ constexpr int kWeights = int(Weight::count);
 
 template <class Real>
 struct Weights {
-  const Real* at[kWeights];  // in Weight order, C-contiguous, gate blocks in Cell::Gate order; a bias may be null
+  const Real* at
+      [kWeights];  // in Weight order, C-contiguous, gate blocks in Cell::Gate order; a bias may be null
   const Real* operator[](Weight w) const { return at[int(w)]; }
 };
 
 // Index input: the row of `table` that each (t, b) takes, over the distinct indices only.
 struct IndexInput {
-  bool used;              // false: x is dense
-  const int32_t* slot;    // (T, B) C-contiguous, position in `distinct`
-  Index time, batch;      // strides of slot, in elements (time is negative in a reversed scan)
+  bool used;                // false: x is dense
+  const int32_t* slot;      // (T, B) C-contiguous, position in `distinct`
+  Index time, batch;        // strides of slot, in elements (time is negative in a reversed scan)
   const int64_t* distinct;  // (n,) ascending column numbers of W
   Index n;
   Index row(Index t, Index b) const { return slot[t * time + b * batch]; }
@@ -51,8 +52,9 @@ struct IndexInput {
 // sequence of the states after the first; their layout belongs to the instruction set that wrote them.
 template <class Real>
 struct Tape {
-  Real* cell;                 // (T, B, units, K, lanes); null: inference, nothing is kept
-  Real* states[kMaxStates];   // [s >= 1]: (T+1, B, units, lanes), slice 0 the initial state; [0] unused
+  Real* cell;  // (T, B, units, K, lanes); null: inference, nothing is kept
+  Real* states
+      [kMaxStates];  // [s >= 1]: (T+1, B, units, lanes), slice 0 the initial state; [0] unused
 };
 
 // One layer in one direction.
@@ -62,10 +64,10 @@ struct ForwardArgs {
   Sequence<const Real> x;
   IndexInput index;
   Weights<Real> weights;
-  const Real* packed;               // of prepare(); null: weights are packed in scratch
-  const Real* state0[kMaxStates];   // (B, H) each; null: zero
-  Sequence<Real> y;                 // (T, B, H)
-  Real* state_n[kMaxStates];        // (B, H) each
+  const Real* packed;              // of prepare(); null: weights are packed in scratch
+  const Real* state0[kMaxStates];  // (B, H) each; null: zero
+  Sequence<Real> y;                // (T, B, H)
+  Real* state_n[kMaxStates];       // (B, H) each
   Tape<Real> tape;
 };
 
@@ -75,14 +77,15 @@ struct BackwardArgs {
   Sequence<const Real> x;
   IndexInput index;
   Weights<Real> weights;
-  const Real* state0[kMaxStates];   // as in forward
-  Sequence<const Real> y;           // as forward wrote it
-  Tape<Real> tape;                  // read only
-  Sequence<const Real> dy;          // base null: zero
-  const Real* dstate_n[kMaxStates]; // null: zero
-  Sequence<Real> dx;                // base null: not wanted
-  Real* dstate0[kMaxStates];        // (B, H) each
-  Real* dweights[kWeights];         // shapes of the weights; dW is (n, G*H) under index input; biases may be null
+  const Real* state0[kMaxStates];    // as in forward
+  Sequence<const Real> y;            // as forward wrote it
+  Tape<Real> tape;                   // read only
+  Sequence<const Real> dy;           // base null: zero
+  const Real* dstate_n[kMaxStates];  // null: zero
+  Sequence<Real> dx;                 // base null: not wanted
+  Real* dstate0[kMaxStates];         // (B, H) each
+  Real* dweights
+      [kWeights];  // shapes of the weights; dW is (n, G*H) under index input; biases may be null
 };
 
 // One member of a team of threads that runs a scan together.
@@ -100,7 +103,7 @@ struct Member {
 template <class Real>
 struct CellKernels {
   const char* cell;
-  size_t (*packed_size)(const Dims&);                      // in bytes
+  size_t (*packed_size)(const Dims&);  // in bytes
   void (*prepare)(const Dims&, const Weights<Real>&, Real* packed);
   size_t (*forward_scratch)(const ForwardArgs<Real>&, int n);
   void (*forward)(const ForwardArgs<Real>&, void* scratch, const Member&);
@@ -112,16 +115,16 @@ struct CellKernels {
 template <class Real>
 struct LinearArgs {
   Index N, K, M;
-  const Real *x, *W, *b;   // C-contiguous; b may be null
-  Real* y;                 // forward
-  const Real* dy;          // backward, from here on
-  Real *dx, *dW, *db;      // dx and db may be null
+  const Real *x, *W, *b;  // C-contiguous; b may be null
+  Real* y;                // forward
+  const Real* dy;         // backward, from here on
+  Real *dx, *dW, *db;     // dx and db may be null
 };
 
 template <class Real>
 struct KernelTable {
   const char* isa;
-  int lanes;                                     // elements of one vector
+  int lanes;  // elements of one vector
   CellKernels<Real> cells[int(CellId::count)];
   size_t (*linear_forward_scratch)(const LinearArgs<Real>&, int n);
   void (*linear_forward)(const LinearArgs<Real>&, void* scratch, const Member&);

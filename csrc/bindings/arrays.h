@@ -52,7 +52,9 @@ bool optional_array(py::handle h, std::initializer_list<Index> shape, const Real
   out = nullptr;
   if (h.is_none()) return true;
   View v;
-  if (!view_of(h, v) || v.type != type_number<Real>() || !v.contiguous() || v.nd != int(shape.size())) return false;
+  if (!view_of(h, v) || v.type != type_number<Real>() || !v.contiguous() ||
+      v.nd != int(shape.size()))
+    return false;
   int axis = 0;
   for (Index n : shape)
     if (v.shape[axis++] != n) return false;
@@ -69,6 +71,11 @@ template <class Real>
 bool sequence(const View& v, Sequence<Real>& out) {
   constexpr Index size = sizeof(Real);
   if (v.nd != 3) return false;
+  if (v.shape[0] == 0 || v.shape[1] == 0 ||
+      v.shape[2] == 0) {  // NumPy gives empty arrays any strides
+    out = {static_cast<Real*>(v.data), 0, 0};
+    return true;
+  }
   if (v.shape[2] > 1 && v.strides[2] != size) return false;
   if (v.strides[0] % size || v.strides[1] % size) return false;
   out = {static_cast<Real*>(v.data), v.stride(0, size), v.stride(1, size)};

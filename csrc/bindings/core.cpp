@@ -17,7 +17,8 @@ struct CellInfo {
   int G, S;
 };
 constexpr CellInfo kCells[] = {
-#define RNNFAST_INFO(id, Type) {Type::name, Type::gate_letters, Type::state_letters, Type::tape_letters, Type::G, Type::S},
+#define RNNFAST_INFO(id, Type) \
+  {Type::name, Type::gate_letters, Type::state_letters, Type::tape_letters, Type::G, Type::S},
     RNNFAST_FOR_EACH_CELL(RNNFAST_INFO)
 #undef RNNFAST_INFO
 };
@@ -66,7 +67,8 @@ class MaybeRelease {
 };
 
 double flops_of(CellId cell, const Dims& d, int D) {
-  return 2.0 * D * double(d.T) * double(d.B) * kCells[int(cell)].G * double(d.H) * double(d.I + d.H);
+  return 2.0 * D * double(d.T) * double(d.B) * kCells[int(cell)].G * double(d.H) *
+         double(d.I + d.H);
 }
 
 template <class Real>
@@ -80,8 +82,8 @@ uint64_t checksum_of(const View& v) {
   uint64_t hash = 0;
   for (Index t = 0; t < v.shape[0]; ++t)
     for (Index b = 0; b < v.shape[1]; ++b)
-      hash = sum(static_cast<char*>(v.data) + t * v.strides[0] + b * v.strides[1], size_t(v.shape[2]) * sizeof(Real),
-                 hash);
+      hash = sum(static_cast<char*>(v.data) + t * v.strides[0] + b * v.strides[1],
+                 size_t(v.shape[2]) * sizeof(Real), hash);
   return hash;
 }
 
@@ -152,19 +154,23 @@ IndexInput index_input(const IndexTable& table, Index T, Index B, bool reverse) 
 constexpr const char* kWeightNames[kWeights] = {"W", "R", "bW", "bR"};
 
 template <class Real>
-py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::handle params, const PyPrepared* prepared,
-                        Index I, Index H, py::handle state, py::handle out, bool keep_tape, int threads) {
+py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::handle params,
+                        const PyPrepared* prepared, Index I, Index H, py::handle state,
+                        py::handle out, bool keep_tape, int threads) {
   const CellInfo& info = kCells[int(cell)];
   const int D = prepared ? int(prepared->directions.size()) : int(PyTuple_GET_SIZE(params.ptr()));
   const bool dense = x.nd == 3;
   const Dims d{x.shape[0], x.shape[1], I, H};
   Sequence<const Real> xs{nullptr, 0, 0};
-  if (dense && (x.type != type_number<Real>() || x.shape[2] != I || !sequence(x, xs))) return py::none();
+  if (dense && (x.type != type_number<Real>() || x.shape[2] != I || !sequence(x, xs)))
+    return py::none();
 
   ForwardArgs<Real> jobs[2] = {};
   for (int dir = 0; dir < D; ++dir) {
-    if (prepared) jobs[dir].packed = static_cast<const Real*>(prepared->directions[size_t(dir)].get());
-    else if (!parse_weights(PyTuple_GET_ITEM(params.ptr(), dir), info.G, I, H, jobs[dir].weights)) return py::none();
+    if (prepared)
+      jobs[dir].packed = static_cast<const Real*>(prepared->directions[size_t(dir)].get());
+    else if (!parse_weights(PyTuple_GET_ITEM(params.ptr(), dir), info.G, I, H, jobs[dir].weights))
+      return py::none();
   }
   const Real* state0[kMaxStates];
   if (!parse_states(state, info.S, D, d, state0)) return py::none();
@@ -175,8 +181,9 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
     y = empty<Real>({d.T, d.B, D * H});
     view_of(y, y_view);
   } else {
-    if (!view_of(out, y_view) || y_view.type != type_number<Real>() || !y_view.writeable() || y_view.nd != 3 ||
-        y_view.shape[0] != d.T || y_view.shape[1] != d.B || y_view.shape[2] != D * H)
+    if (!view_of(out, y_view) || y_view.type != type_number<Real>() || !y_view.writeable() ||
+        y_view.nd != 3 || y_view.shape[0] != d.T || y_view.shape[1] != d.B ||
+        y_view.shape[2] != D * H)
       return py::none();
     y = py::reinterpret_borrow<py::object>(out);
   }
@@ -219,7 +226,8 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
     if (tape) {
       PyTape::Direction kept;
       kept.cell = allocate_aligned(size_t(tape_cell_size<Real>(cell, d)) * sizeof(Real));
-      if (info.S > 1) kept.states = allocate_aligned(size_t(tape_state_size<Real>(d)) * sizeof(Real));
+      if (info.S > 1)
+        kept.states = allocate_aligned(size_t(tape_state_size<Real>(d)) * sizeof(Real));
       kept.has_bW = job.weights[Weight::bW] != nullptr;
       kept.has_bR = job.weights[Weight::bR] != nullptr;
       job.tape.cell = static_cast<Real*>(kept.cell.get());
@@ -237,7 +245,8 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
     tape->params = py::reinterpret_borrow<py::object>(params);
     tape->state = py::reinterpret_borrow<py::object>(state);
     const auto borrow = [&](std::string name, py::handle array) {
-      if (!array.is_none()) tape->borrowed.push_back({std::move(name), py::reinterpret_borrow<py::object>(array), 0});
+      if (!array.is_none())
+        tape->borrowed.push_back({std::move(name), py::reinterpret_borrow<py::object>(array), 0});
     };
     if (dense) borrow("x", x_object);
     borrow("y", y);
@@ -245,7 +254,8 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
       for (int w = 0; w < 2; ++w)  // the biases are not read again
         borrow(std::string(kWeightNames[w]) + (dir ? " of the reverse direction" : ""),
                PyTuple_GET_ITEM(PyTuple_GET_ITEM(params.ptr(), dir), w));
-    if (!state.is_none()) borrow("h0", PyTuple_GET_ITEM(state.ptr(), 0));  // c0 has a copy on the tape
+    if (!state.is_none())
+      borrow("h0", PyTuple_GET_ITEM(state.ptr(), 0));  // c0 has a copy on the tape
     for (auto& b : tape->borrowed) {
       View v;
       view_of(b.array, v);
@@ -253,16 +263,18 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
     }
   }
   note_kernel<Real>(info.name, "forward");
-  return py::make_tuple(std::move(y), std::move(states), tape ? py::cast(std::move(tape)) : py::none());
+  return py::make_tuple(std::move(y), std::move(states),
+                        tape ? py::cast(std::move(tape)) : py::none());
 }
 
-py::object forward(py::handle cell_name, py::handle x, py::handle params, py::handle state, py::handle out,
-                   py::handle keep_tape, py::handle threads_given) {
+py::object forward(py::handle cell_name, py::handle x, py::handle params, py::handle state,
+                   py::handle out, py::handle keep_tape, py::handle threads_given) {
   CellId cell;
   View v;
   int threads, type = 0;
   Index I = 0, H = 0;
-  if (!find_cell(cell_name, cell) || !view_of(x, v) || !parse_threads(threads_given, threads)) return py::none();
+  if (!find_cell(cell_name, cell) || !view_of(x, v) || !parse_threads(threads_given, threads))
+    return py::none();
   const bool keep = keep_tape.ptr() == Py_True;
   const PyPrepared* prepared = nullptr;
   if (py::isinstance<PyPrepared>(params)) {
@@ -274,7 +286,8 @@ py::object forward(py::handle cell_name, py::handle x, py::handle params, py::ha
   } else if (!sizes_of(params, kCells[int(cell)].G, type, I, H)) {
     return py::none();
   }
-  const bool index = v.nd == 2 && v.contiguous() && v.shape && py::isinstance<py::array_t<int64_t>>(x);
+  const bool index =
+      v.nd == 2 && v.contiguous() && v.shape && py::isinstance<py::array_t<int64_t>>(x);
   if (v.nd != 3 && !index) return py::none();
   if (type == kFloat)
     return forward_impl<float>(cell, v, x, params, prepared, I, H, state, out, keep, threads);
@@ -282,14 +295,15 @@ py::object forward(py::handle cell_name, py::handle x, py::handle params, py::ha
 }
 
 template <class Real>
-py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, bool need_dx, int threads) {
+py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, bool need_dx,
+                         int threads) {
   const CellInfo& info = kCells[int(tape.cell)];
   const Dims& d = tape.dims;
   Sequence<const Real> dys{nullptr, 0, 0};
   if (!dy.is_none()) {
     View v;
-    if (!view_of(dy, v) || v.type != type_number<Real>() || v.nd != 3 || v.shape[0] != d.T || v.shape[1] != d.B ||
-        v.shape[2] != tape.D * d.H || !sequence(v, dys))
+    if (!view_of(dy, v) || v.type != type_number<Real>() || v.nd != 3 || v.shape[0] != d.T ||
+        v.shape[1] != d.B || v.shape[2] != tape.D * d.H || !sequence(v, dys))
       return py::none();
   }
   const Real* dstate_n[kMaxStates];
@@ -299,9 +313,10 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     View v;
     view_of(b.array, v);
     if (checksum_of<Real>(v) != b.checksum)
-      throw std::runtime_error("rnnfast." + std::string(info.name) + ": " + b.name +
-                               " has changed since the forward pass whose tape this is; backward needs it as it was. "
-                               "Change it after backward, or give forward a copy.");
+      throw std::runtime_error(
+          "rnnfast." + std::string(info.name) + ": " + b.name +
+          " has changed since the forward pass whose tape this is; backward needs it as it was. "
+          "Change it after backward, or give forward a copy.");
   }
 
   BackwardArgs<Real> jobs[2] = {};
@@ -392,7 +407,8 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
   return py::make_tuple(std::move(dx), std::move(grads), std::move(dstates));
 }
 
-py::object backward(const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_dx, py::handle threads_given) {
+py::object backward(const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_dx,
+                    py::handle threads_given) {
   int threads;
   if (!parse_threads(threads_given, threads)) return py::none();
   const bool need = need_dx.ptr() == Py_True;
@@ -411,7 +427,8 @@ py::object prepare_impl(CellId cell, py::handle params, Index I, Index H) {
   const Dims d{1, 1, I, H};
   for (Index dir = 0; dir < PyTuple_GET_SIZE(params.ptr()); ++dir) {
     Weights<Real> weights;
-    if (!parse_weights(PyTuple_GET_ITEM(params.ptr(), dir), kCells[int(cell)].G, I, H, weights)) return py::none();
+    if (!parse_weights(PyTuple_GET_ITEM(params.ptr(), dir), kCells[int(cell)].G, I, H, weights))
+      return py::none();
     AlignedBlock block = allocate_aligned(kernel.packed_size(d));
     kernel.prepare(d, weights, static_cast<Real*>(block.get()));
     prepared->directions.push_back(std::move(block));
@@ -423,15 +440,17 @@ py::object prepare(py::handle cell_name, py::handle params) {
   CellId cell;
   int type;
   Index I, H;
-  if (!find_cell(cell_name, cell) || !sizes_of(params, kCells[int(cell)].G, type, I, H)) return py::none();
-  return type == kFloat ? prepare_impl<float>(cell, params, I, H) : prepare_impl<double>(cell, params, I, H);
+  if (!find_cell(cell_name, cell) || !sizes_of(params, kCells[int(cell)].G, type, I, H))
+    return py::none();
+  return type == kFloat ? prepare_impl<float>(cell, params, I, H)
+                        : prepare_impl<double>(cell, params, I, H);
 }
 
 // (N, K), (M, K), (M,) or (N, M): sizes as x and W give them.
 template <class Real>
 bool linear_args(const View& x, const View& W, LinearArgs<Real>& a) {
-  if (x.nd != 2 || W.nd != 2 || x.type != type_number<Real>() || W.type != x.type || !x.contiguous() ||
-      !W.contiguous() || x.shape[1] != W.shape[1])
+  if (x.nd != 2 || W.nd != 2 || x.type != type_number<Real>() || W.type != x.type ||
+      !x.contiguous() || !W.contiguous() || x.shape[1] != W.shape[1])
     return false;
   a.N = x.shape[0];
   a.K = x.shape[1];
@@ -458,14 +477,16 @@ py::object linear_forward_impl(const View& x, const View& W, py::handle b, int t
 py::object linear_forward(py::handle x, py::handle W, py::handle b, py::handle threads_given) {
   View xv, Wv;
   int threads;
-  if (!view_of(x, xv) || !view_of(W, Wv) || !parse_threads(threads_given, threads)) return py::none();
+  if (!view_of(x, xv) || !view_of(W, Wv) || !parse_threads(threads_given, threads))
+    return py::none();
   if (xv.type == kFloat) return linear_forward_impl<float>(xv, Wv, b, threads);
   if (xv.type == kDouble) return linear_forward_impl<double>(xv, Wv, b, threads);
   return py::none();
 }
 
 template <class Real>
-py::object linear_backward_impl(const View& x, const View& W, py::handle dy, bool need_dx, bool need_db, int threads) {
+py::object linear_backward_impl(const View& x, const View& W, py::handle dy, bool need_dx,
+                                bool need_db, int threads) {
   LinearArgs<Real> a{};
   if (!linear_args(x, W, a) || !required_array(dy, {a.N, a.M}, a.dy)) return py::none();
   auto dW = empty<Real>({a.M, a.K});
@@ -493,9 +514,11 @@ py::object linear_backward(py::handle x, py::handle W, py::handle dy, bool need_
                            py::handle threads_given) {
   View xv, Wv;
   int threads;
-  if (!view_of(x, xv) || !view_of(W, Wv) || !parse_threads(threads_given, threads)) return py::none();
+  if (!view_of(x, xv) || !view_of(W, Wv) || !parse_threads(threads_given, threads))
+    return py::none();
   if (xv.type == kFloat) return linear_backward_impl<float>(xv, Wv, dy, need_dx, need_db, threads);
-  if (xv.type == kDouble) return linear_backward_impl<double>(xv, Wv, dy, need_dx, need_db, threads);
+  if (xv.type == kDouble)
+    return linear_backward_impl<double>(xv, Wv, dy, need_dx, need_db, threads);
   return py::none();
 }
 
@@ -503,7 +526,8 @@ py::object linear_backward(py::handle x, py::handle W, py::handle dy, bool need_
 template <class Real>
 py::object activation(const std::string& isa, int which, const py::array_t<Real>& x) {
   const KernelTable<Real>* table = kernels_of<Real>(isa);
-  if (!table || which < 0 || which > 2) throw py::value_error("no such instruction set or activation");
+  if (!table || which < 0 || which > 2)
+    throw py::value_error("no such instruction set or activation");
   py::array_t<Real> out(x.size());
   table->activation(which, x.data(), out.mutable_data(), x.size());
   return std::move(out);
@@ -552,7 +576,9 @@ std::string last_kernel() {
   return std::string(last.cell) + "." + last.pass + "." + last.dtype + "." + chosen_isa();
 }
 
-py::dtype dtype_of(int type) { return type == kFloat ? py::dtype::of<float>() : py::dtype::of<double>(); }
+py::dtype dtype_of(int type) {
+  return type == kFloat ? py::dtype::of<float>() : py::dtype::of<double>();
+}
 
 }  // namespace
 

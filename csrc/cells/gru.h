@@ -14,11 +14,12 @@ namespace rnnfast {
 
 struct Gru {
   static constexpr const char* name = "gru";
-  enum Gate { r, z, n, G };               // block order in W, R, bW, bR, gx, gh
+  enum Gate { r, z, n, G };  // block order in W, R, bW, bR, gx, gh
   enum State { h, S };
   enum Tape { tape_r, tape_z, tape_n, tape_ghn, K };
   enum Param { P };
-  static constexpr const char *gate_letters = "r z n", *state_letters = "h", *tape_letters = "r z n ghn";
+  static constexpr const char *gate_letters = "r z n", *state_letters = "h",
+                              *tape_letters = "r z n ghn";
   RNNFAST_HD static constexpr bool reads_state(int state) { return state == h; }
   static constexpr bool one_gate_gradient = false;  // the reset gate stands between dgx_n and dgh_n
 
@@ -32,7 +33,7 @@ struct Gru {
     tape[tape_r] = rt;
     tape[tape_z] = zt;
     tape[tape_n] = nt;
-    tape[tape_ghn] = gh[n];               // kept: dr needs it, and backward never repeats R h
+    tape[tape_ghn] = gh[n];  // kept: dr needs it, and backward never repeats R h
   }
 
   // In: ds[h] = dL/dh'. Out: ds[h] = the elementwise path to dL/dh; the scan adds R^T dgh.

@@ -13,13 +13,14 @@ namespace rnnfast {
 
 struct Lstm {
   static constexpr const char* name = "lstm";
-  enum Gate { i, f, g, o, G };            // block order in W, R, bW, bR, gx, gh
+  enum Gate { i, f, g, o, G };  // block order in W, R, bW, bR, gx, gh
   enum State { h, c, S };
   enum Tape { tape_i, tape_f, tape_g, tape_o, K };
   enum Param { P };
-  static constexpr const char *gate_letters = "i f g o", *state_letters = "h c", *tape_letters = "i f g o";
+  static constexpr const char *gate_letters = "i f g o", *state_letters = "h c",
+                              *tape_letters = "i f g o";
   RNNFAST_HD static constexpr bool reads_state(int state) { return state == c; }
-  static constexpr bool one_gate_gradient = true;   // dgx == dgh
+  static constexpr bool one_gate_gradient = true;  // dgx == dgh
 
   template <class V>
   RNNFAST_HD static void forward(const V (&gx)[G], const V (&gh)[G], const V*, V (&s)[S],
@@ -41,7 +42,7 @@ struct Lstm {
   RNNFAST_HD static void backward(const V (&tape)[K], const V*, const V (&s_prev)[S], V (&ds)[S],
                                   V (&dgx)[G], V (&dgh)[G]) {
     const V it = tape[tape_i], ft = tape[tape_f], gt = tape[tape_g], ot = tape[tape_o];
-    const V tc = tanh_(fma(ft, s_prev[c], it * gt));   // one tanh is cheaper than a tape slot
+    const V tc = tanh_(fma(ft, s_prev[c], it * gt));  // one tanh is cheaper than a tape slot
     const V dc = fma(ds[h] * ot, V(1) - tc * tc, ds[c]);
     dgx[i] = dgh[i] = dc * gt * (it * (V(1) - it));
     dgx[f] = dgh[f] = dc * s_prev[c] * (ft * (V(1) - ft));

@@ -11,13 +11,15 @@
 namespace rnnfast {
 
 struct Rnn {
-  enum Gate { gate_h, G };                // the one block of W, R, bW, bR, gx, gh
+  enum Gate { gate_h, G };  // the one block of W, R, bW, bR, gx, gh
   enum State { h, S };
-  enum Tape { tape_h, K };                // h', from which both derivatives follow
-  enum Param { P };                       // per-unit parameters besides W, R and the biases: none
+  enum Tape { tape_h, K };  // h', from which both derivatives follow
+  enum Param { P };         // per-unit parameters besides W, R and the biases: none
   static constexpr const char *gate_letters = "h", *state_letters = "h", *tape_letters = "h";
-  RNNFAST_HD static constexpr bool reads_state(int) { return false; }  // the elementwise part never sees the old h
-  static constexpr bool one_gate_gradient = true;   // dgx == dgh
+  RNNFAST_HD static constexpr bool reads_state(int) {
+    return false;
+  }                                                // the elementwise part never sees the old h
+  static constexpr bool one_gate_gradient = true;  // dgx == dgh
 };
 
 struct RnnTanh : Rnn {

@@ -29,7 +29,8 @@ AlignedBlock allocate_aligned(size_t bytes) {
   void* p = std::aligned_alloc(alignment, bytes ? bytes : alignment);
   if (!p) throw std::bad_alloc();
 #if defined(MADV_HUGEPAGE)
-  if (alignment == kHugePage) madvise(p, bytes, MADV_HUGEPAGE);  // advice: refusing it costs speed, nothing else
+  if (alignment == kHugePage)
+    madvise(p, bytes, MADV_HUGEPAGE);  // advice: refusing it costs speed, nothing else
 #endif
   return AlignedBlock(p);
 }

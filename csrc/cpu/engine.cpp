@@ -24,7 +24,8 @@ int threads_that_pay(int gates, const Dims& d, int count, int asked, double flop
   const int most = asked > 0 ? asked : team_threads();
   if (asked > 0 || most <= 1) return most;
   const double step_terms = double(gates) * double(d.H) * double(d.H) * double(d.B);
-  const double terms = double(count) * double(d.T) * (step_terms + double(gates * d.H) * double(d.I) * double(d.B));
+  const double terms =
+      double(count) * double(d.T) * (step_terms + double(gates * d.H) * double(d.I) * double(d.B));
   if (terms * flops_per_term < 0.4e6) return 1;
   int n = most;
   while (n > 1 && n > count) {
@@ -46,11 +47,14 @@ struct Region {
   size_t scratch_per_job;
   TeamBarrier* barriers;  // one for each part of the team
 
-  static void wait(void* barrier, int id, int n) { static_cast<TeamBarrier*>(barrier)->wait(id, n); }
+  static void wait(void* barrier, int id, int n) {
+    static_cast<TeamBarrier*>(barrier)->wait(id, n);
+  }
   static void body(void* context, int id, int n) {
     const auto& region = *static_cast<Region*>(context);
     const int parts = n < region.count ? n : region.count;
-    const int each = n / parts;  // members of a part; what is left over when it is not even stays idle
+    const int each =
+        n / parts;  // members of a part; what is left over when it is not even stays idle
     const int part = id / each;
     if (part >= parts) return;
     const Member member{id % each, each, region.barriers + part, wait};
@@ -76,7 +80,8 @@ void run_jobs(const Args* jobs, int count, int threads, size_t (*scratch_size)(c
   std::vector<TeamBarrier> barriers;
   barriers.reserve(size_t(count));
   for (int j = 0; j < count; ++j) barriers.emplace_back(threads);
-  Region<Args> region{jobs, count, run, static_cast<char*>(scratch.get()), per_job, barriers.data()};
+  Region<Args> region{jobs,    count,          run, static_cast<char*>(scratch.get()),
+                      per_job, barriers.data()};
   run_team(threads, Region<Args>::body, &region);
 }
 
@@ -124,12 +129,12 @@ Index tape_state_size(const Dims& d) {
   return (d.T + 1) * d.B * padded_units(d.H, kernels<Real>().lanes);
 }
 
-#define RNNFAST_INSTANTIATE(Real)                                                       \
-  template void run_forward<Real>(CellId, const ForwardArgs<Real>*, int, int);          \
-  template void run_backward<Real>(CellId, const BackwardArgs<Real>*, int, int);        \
-  template void run_linear_forward<Real>(const LinearArgs<Real>&, int);                 \
-  template void run_linear_backward<Real>(const LinearArgs<Real>&, int);                \
-  template Index tape_cell_size<Real>(CellId, const Dims&);                             \
+#define RNNFAST_INSTANTIATE(Real)                                                \
+  template void run_forward<Real>(CellId, const ForwardArgs<Real>*, int, int);   \
+  template void run_backward<Real>(CellId, const BackwardArgs<Real>*, int, int); \
+  template void run_linear_forward<Real>(const LinearArgs<Real>&, int);          \
+  template void run_linear_backward<Real>(const LinearArgs<Real>&, int);         \
+  template Index tape_cell_size<Real>(CellId, const Dims&);                      \
   template Index tape_state_size<Real>(const Dims&);
 RNNFAST_INSTANTIATE(float)
 RNNFAST_INSTANTIATE(double)

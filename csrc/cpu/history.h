@@ -10,11 +10,12 @@ namespace rnnfast {
 namespace {
 
 struct History {
-  const Real* h0;     // (B, H), or one row of zeros with ld_h0 = 0
+  const Real* h0;  // (B, H), or one row of zeros with ld_h0 = 0
   Index ld_h0;
-  const Real* y;      // h_t for t >= 0
+  const Real* y;  // h_t for t >= 0
   Index time, batch;
-  const Real* c;      // states after the first, packed; c_t of step t at c + t*c_time (slice 0: initial)
+  const Real*
+      c;  // states after the first, packed; c_t of step t at c + t*c_time (slice 0: initial)
   Index c_time, c_batch;
 
   RNNFAST_INLINE const Real* operand(Index t, Index b) const {

@@ -15,7 +15,7 @@ namespace rnnfast {
 #define RNNFAST_FOR_EACH_ISA(X) X(baseline)
 #endif
 
-#define RNNFAST_DECLARE(isa)                                 \
+#define RNNFAST_DECLARE(isa)                                       \
   extern "C" const KernelTable<float> rnnfast_kernels_##isa##_f32; \
   extern "C" const KernelTable<double> rnnfast_kernels_##isa##_f64;
 RNNFAST_FOR_EACH_ISA(RNNFAST_DECLARE)
@@ -59,8 +59,9 @@ const Entry& choose() {
   if (const Entry* entry = find(asked)) return *entry;
   std::string names;
   for (const std::string& isa : available) names += (names.empty() ? "" : ", ") + isa;
-  throw std::invalid_argument("rnnfast: RNNFAST_ISA=" + std::string(asked) + " was asked for, this build and CPU offer " +
-                              names + ". Unset it to choose automatically.");
+  throw std::invalid_argument("rnnfast: RNNFAST_ISA=" + std::string(asked) +
+                              " was asked for, this build and CPU offer " + names +
+                              ". Unset it to choose automatically.");
 }
 
 const Entry& chosen() {

@@ -41,7 +41,8 @@ void prepare(const Dims& d, const Weights<Real>& weights, Real* packed) {
   Carver carver{reinterpret_cast<char*>(packed)};
   const PackedLayer<Cell> layer(carver, d, true, true);
   const int U = units_per_panel<Cell>(d.H);
-  const RowPanels W{weights[Weight::W], d.H, d.I, Cell::G, U}, R{weights[Weight::R], d.H, d.H, Cell::G, U};
+  const RowPanels W{weights[Weight::W], d.H, d.I, Cell::G, U},
+      R{weights[Weight::R], d.H, d.H, Cell::G, U};
   const size_t row = size_t(R.count()) * size_t(R.nv()) * kLanes * sizeof(Real);
   memset(layer.bW, 0, row);
   memset(layer.bR, 0, row);
@@ -124,7 +125,8 @@ uint64_t checksum(const void* data, size_t bytes, uint64_t seed) {
   a += tail;
   b += a;
   uint64_t hash = seed ^ bytes;
-  for (int l = 0; l < 8; ++l) hash = (hash ^ a[l] ^ (b[l] << 32 | b[l] >> 32)) * 0x9e3779b97f4a7c15u;
+  for (int l = 0; l < 8; ++l)
+    hash = (hash ^ a[l] ^ (b[l] << 32 | b[l] >> 32)) * 0x9e3779b97f4a7c15u;
   return hash;
 }
 
@@ -135,8 +137,9 @@ extern "C" __attribute__((visibility("hidden"))) const KernelTable<Real> RNNFAST
     RNNFAST_STRING(RNNFAST_ISA),
     kLanes,
     {
-#define RNNFAST_CELL_KERNELS(id, Type) \
-  {#id, packed_size<Type>, prepare<Type>, forward_scratch<Type>, forward<Type>, backward_scratch<Type>, backward<Type>},
+#define RNNFAST_CELL_KERNELS(id, Type)                                          \
+  {#id,           packed_size<Type>,      prepare<Type>, forward_scratch<Type>, \
+   forward<Type>, backward_scratch<Type>, backward<Type>},
         RNNFAST_FOR_EACH_CELL(RNNFAST_CELL_KERNELS)
 #undef RNNFAST_CELL_KERNELS
     },

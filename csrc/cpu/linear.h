@@ -41,7 +41,8 @@ struct LinearScratch {
 void linear_forward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   Carver carver{static_cast<char*>(scratch)};
   LinearScratch shared(carver, a, false, m.n);
-  Carver own_carver{static_cast<char*>(scratch) + shared.member_base + size_t(m.id) * shared.member_size};
+  Carver own_carver{static_cast<char*>(scratch) + shared.member_base +
+                    size_t(m.id) * shared.member_size};
   const auto own = shared.member(own_carver, a);
   const RowPanels W{a.W, a.M, a.K, 1, shared.U};
   const Range mine = share(W.count(), m);
@@ -63,27 +64,32 @@ void linear_forward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
 void linear_backward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   Carver carver{static_cast<char*>(scratch)};
   LinearScratch shared(carver, a, true, m.n);
-  Carver own_carver{static_cast<char*>(scratch) + shared.member_base + size_t(m.id) * shared.member_size};
+  Carver own_carver{static_cast<char*>(scratch) + shared.member_base +
+                    size_t(m.id) * shared.member_size};
   const auto own = shared.member(own_carver, a);
   const ColumnPanels W{a.W, a.M, a.K, 1, column_vectors(a.K, 1)};
-  const Range rows = share(a.N, m), pairs = share(unit_vectors(a.M), m), panels = share(W.count(), m);
-  for (Index r = rows.begin; r < rows.end; ++r) copy_padded(a.dy + r * a.M, a.M, shared.dy + r * shared.row);
+  const Range rows = share(a.N, m), pairs = share(unit_vectors(a.M), m),
+              panels = share(W.count(), m);
+  for (Index r = rows.begin; r < rows.end; ++r)
+    copy_padded(a.dy + r * a.M, a.M, shared.dy + r * shared.row);
   if (a.dx)
     for (Index p = panels.begin; p < panels.end; ++p) W.pack(p, shared.W + p * W.size());
   m.barrier();
   if (a.dx) {
-    for (Index r = rows.begin; r < rows.end; ++r) own.rows[r - rows.begin] = shared.dy + r * shared.row;
+    for (Index r = rows.begin; r < rows.end; ++r)
+      own.rows[r - rows.begin] = shared.dy + r * shared.row;
     const auto to = store_to(
         [&](Index r) RNNFAST_INLINE_LAMBDA { return a.dx + (rows.begin + r) * a.K; }, a.K, W.NV);
-    run_stage_nv(W.NV, W, Panels{shared.W, nullptr, W.size()}, W.depth(), 0, W.count(), false, own.rows,
-                 rows.end - rows.begin, nullptr, to);
+    run_stage_nv(W.NV, W, Panels{shared.W, nullptr, W.size()}, W.depth(), 0, W.count(), false,
+                 own.rows, rows.end - rows.begin, nullptr, to);
   }
   const GateRows dy{shared.dy, shared.row, a.N};
   for (Index r = 0; r < a.N; ++r) own.rows[r] = a.x + r * a.K;
   weight_gradient(dy, own.rows, a.M, 1, a.K, a.dW, pairs, own.strip, true);
   if (a.N == 0 && m.id == 0) memset(a.dW, 0, size_t(a.M * a.K) * sizeof(Real));
   if (a.db) {
-    memset(shared.db + pairs.begin * kLanes, 0, size_t((pairs.end - pairs.begin) * kLanes) * sizeof(Real));
+    memset(shared.db + pairs.begin * kLanes, 0,
+           size_t((pairs.end - pairs.begin) * kLanes) * sizeof(Real));
     bias_gradient(dy, pairs, shared.db);
     m.barrier();
     if (m.id == 0) unpack_gate_row(shared.db, a.M, 1, a.db);

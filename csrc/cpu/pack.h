@@ -31,7 +31,9 @@ template <int S, bool high, int next, int... lanes>
 struct ShuffleBuild<S, high, LaneList<lanes...>, next> {
   static RNNFAST_INLINE Raw apply(Raw a, Raw b) {
     if constexpr (next == kLanes) return __builtin_shufflevector(a, b, lanes...);
-    else return ShuffleBuild<S, high, LaneList<lanes..., shuffle_index<S>(next, high)>, next + 1>::apply(a, b);
+    else
+      return ShuffleBuild<S, high, LaneList<lanes..., shuffle_index<S>(next, high)>,
+                          next + 1>::apply(a, b);
   }
 };
 template <int S, bool high>
@@ -86,9 +88,11 @@ struct RowPanels {
         Real* to = out + (u * G + g) * kLanes;
         Index k = 0;
         if (lanes == kLanes)
-          for (; k + kLanes <= K; k += kLanes) transpose_block(from + k, K, to + k * nv() * kLanes, nv() * kLanes);
+          for (; k + kLanes <= K; k += kLanes)
+            transpose_block(from + k, K, to + k * nv() * kLanes, nv() * kLanes);
         for (; k < K; ++k)
-          for (Index l = 0; l < kLanes; ++l) to[k * nv() * kLanes + l] = l < lanes ? from[l * K + k] : Real(0);
+          for (Index l = 0; l < kLanes; ++l)
+            to[k * nv() * kLanes + l] = l < lanes ? from[l * K + k] : Real(0);
       }
     }
   }
@@ -144,9 +148,9 @@ void unpack_gate_row(const Real* row, Index H, int G, Real* out) {
 // Where a product finds its panels: packed by an earlier pass over them, or packed on the way into a small
 // buffer of this member's when every panel is used once (T*B small: whole packed copies would cost more).
 struct Panels {
-  const Real* packed;   // null: pack on the way
-  Real* buffer;         // room for max_panels of them
-  Index size;           // elements of one panel
+  const Real* packed;  // null: pack on the way
+  Real* buffer;        // room for max_panels of them
+  Index size;          // elements of one panel
 };
 
 }  // namespace

@@ -21,10 +21,10 @@ struct CellBackward {
   const Real* const* state[Cell::S];  // per row: the states that entered this step
   const Real* tape;
   Index tape_batch;
-  const Real* dy;                     // null: zero
+  const Real* dy;  // null: zero
   Index dy_batch;
-  Real* dstate[Cell::S];              // in: from step t+1; out: to step t-1. Packed rows, `units` apart
-  Real *dgx, *dgh;                    // gate rows, `row_stride` apart; dgx null where it equals dgh
+  Real* dstate[Cell::S];  // in: from step t+1; out: to step t-1. Packed rows, `units` apart
+  Real *dgx, *dgh;        // gate rows, `row_stride` apart; dgx null where it equals dgh
   Index row_stride;
 
   RNNFAST_NOINLINE void operator()(Index panel, Index row, int rows, const Real* dh_tile) const {
@@ -37,7 +37,8 @@ struct CellBackward {
         const Index at = unit * kLanes;
         const int lanes = int(min_of(kLanes, H - at));
         Vec kept[K], before[S], ds[S], x[G], g[G];
-        for (int j = 0; j < K; ++j) kept[j] = raw_load(tape + r * tape_batch + (unit * K + j) * kLanes);
+        for (int j = 0; j < K; ++j)
+          kept[j] = raw_load(tape + r * tape_batch + (unit * K + j) * kLanes);
         for (int j = 0; j < S; ++j) {
           before[j] = Cell::reads_state(j) ? raw_load(state[j][r] + at, j ? kLanes : lanes) : Raw{};
           ds[j] = raw_load(dstate[j] + r * units * kLanes + at);
@@ -161,7 +162,8 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   const Dims d = a.dims;
   Carver carver{static_cast<char*>(scratch)};
   BackwardScratch<Cell> shared(carver, a, m.n);
-  Carver own_carver{static_cast<char*>(scratch) + shared.member_base + size_t(m.id) * shared.member_size};
+  Carver own_carver{static_cast<char*>(scratch) + shared.member_base +
+                    size_t(m.id) * shared.member_size};
   const auto own = shared.member(own_carver, a);
 
   const ColumnPanels W = shared.W_panels(a), R = shared.R_panels(a);
@@ -180,8 +182,10 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       for (Index p = r.begin; p < r.end; ++p) R.pack(p, shared.R + p * R.size());
     for (Index i = b.begin; i < b.end; ++i)
       for (int s = 0; s < S; ++s)
-        copy_padded(a.dstate_n[s] ? a.dstate_n[s] + i * d.H : nullptr, d.H, shared.dstate[s] + i * units);
-    const size_t begin = size_t(pairs.begin) * kLanes, count = size_t(pairs.end - pairs.begin) * kLanes;
+        copy_padded(a.dstate_n[s] ? a.dstate_n[s] + i * d.H : nullptr, d.H,
+                    shared.dstate[s] + i * units);
+    const size_t begin = size_t(pairs.begin) * kLanes,
+                 count = size_t(pairs.end - pairs.begin) * kLanes;
     memset(shared.dbW + begin, 0, count * sizeof(Real));
     memset(shared.dbR + begin, 0, count * sizeof(Real));
     if (a.index.used) {
@@ -194,8 +198,9 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     m.barrier();
   }
 
-  const History history{a.state0[0] ? a.state0[0] : shared.zero, a.state0[0] ? d.H : 0, a.y.base, a.y.time,
-                        a.y.batch, S > 1 ? a.tape.states[1] : nullptr, d.B * units, units};
+  const History history{
+      a.state0[0] ? a.state0[0] : shared.zero, a.state0[0] ? d.H : 0, a.y.base, a.y.time, a.y.batch,
+      S > 1 ? a.tape.states[1] : nullptr,      d.B * units,           units};
   const Panels W_panels{shared.W, own.panels, W.size()}, R_panels{shared.R, own.panels, R.size()};
   const Panels none{shared.zero, nullptr, 0};  // for a product of no terms
   int32_t stamp = 0;
@@ -203,11 +208,13 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   // The rows of dgh that the product for step t reads: those of step t + 1.
   const auto next_rows = [&](Index t, Index t0, Index t1) RNNFAST_INLINE_LAMBDA {
     for (Index b = rows.begin; b < rows.end; ++b)
-      own.rows[b] = t + 1 < t1 ? shared.dgh + ((t + 1 - t0) * d.B + b) * row : shared.carry + b * row;
+      own.rows[b] =
+          t + 1 < t1 ? shared.dgh + ((t + 1 - t0) * d.B + b) * row : shared.carry + b * row;
   };
 
   for (Index t1 = d.T; t1 > 0;) {
-    const Index t0 = (t1 - 1) / shared.chunk * shared.chunk;  // chunk borders counted from the first step
+    const Index t0 =
+        (t1 - 1) / shared.chunk * shared.chunk;  // chunk borders counted from the first step
     for (Index t = t1 - 1; t >= t0; --t) {
       CellBackward<Cell> cell{};
       cell.H = d.H;
@@ -226,8 +233,8 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       cell.dgx = shared.dgx + ((t - t0) * d.B + rows.begin) * row;
       const bool last = t == d.T - 1;  // nothing flows in from step T but dstate_n
       next_rows(t, t0, t1);
-      run_stage_nv(shared.nv_h, R, last ? none : R_panels, last ? 0 : depth, panels.begin, panels.end, t & 1,
-                   own.rows + rows.begin, rows.end - rows.begin, nullptr, cell);
+      run_stage_nv(shared.nv_h, R, last ? none : R_panels, last ? 0 : depth, panels.begin,
+                   panels.end, t & 1, own.rows + rows.begin, rows.end - rows.begin, nullptr, cell);
       if (by_units) m.barrier();
     }
     // The first step of this chunk is what the next chunk's last step reads. Each member carries what it wrote.
@@ -249,20 +256,23 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
             return a.dx.row(t0 + (mine.begin + r) / d.B, (mine.begin + r) % d.B);
           },
           d.I, shared.nv_x);
-      run_stage_nv(shared.nv_x, W, W_panels, depth, 0, W.count(), false, own.rows, mine.end - mine.begin, nullptr,
-                   to);
+      run_stage_nv(shared.nv_x, W, W_panels, depth, 0, W.count(), false, own.rows,
+                   mine.end - mine.begin, nullptr, to);
     }
     if (a.index.used) {
       IndexedSums sums = shared.sums;
       sums.stamp = own.stamp;
       indexed_gradient(
-          dgx, [&](Index r) RNNFAST_INLINE_LAMBDA { return a.index.row(t0 + r / d.B, r % d.B); }, pairs, sums, stamp);
+          dgx, [&](Index r) RNNFAST_INLINE_LAMBDA { return a.index.row(t0 + r / d.B, r % d.B); },
+          pairs, sums, stamp);
     } else {
       for (Index r = 0; r < n; ++r) own.rows[r] = a.x.row(t0 + r / d.B, r % d.B);
-      weight_gradient(dgx, own.rows, d.H, G, d.I, a.dweights[int(Weight::W)], pairs, own.strip, t1 == d.T);
+      weight_gradient(dgx, own.rows, d.H, G, d.I, a.dweights[int(Weight::W)], pairs, own.strip,
+                      t1 == d.T);
     }
     for (Index r = 0; r < n; ++r) own.rows[r] = history.operand(t0 + r / d.B, r % d.B);
-    weight_gradient(dgh, own.rows, d.H, G, d.H, a.dweights[int(Weight::R)], pairs, own.strip, t1 == d.T);
+    weight_gradient(dgh, own.rows, d.H, G, d.H, a.dweights[int(Weight::R)], pairs, own.strip,
+                    t1 == d.T);
     bias_gradient(dgx, pairs, shared.dbW);
     if constexpr (!Cell::one_gate_gradient) bias_gradient(dgh, pairs, shared.dbR);
     m.barrier();
@@ -273,13 +283,14 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     for (Index b = rows.begin; b < rows.end; ++b) own.rows[b] = shared.carry + b * row;
     const InitialGradient<Cell> initial{d.H, shared.nv_h, rows.begin, shared.dstate, a.dstate0};
     const bool empty = d.T == 0;
-    run_stage_nv(shared.nv_h, R, empty ? none : R_panels, empty ? 0 : depth, panels.begin, panels.end, false,
-                 own.rows + rows.begin, rows.end - rows.begin, nullptr, initial);
+    run_stage_nv(shared.nv_h, R, empty ? none : R_panels, empty ? 0 : depth, panels.begin,
+                 panels.end, false, own.rows + rows.begin, rows.end - rows.begin, nullptr, initial);
   }
   m.barrier();
   if (d.T == 0 || d.B == 0) {  // no product has written the gradients
     if (m.id == 0) {
-      if (!a.index.used) memset(a.dweights[int(Weight::W)], 0, size_t(G * d.H * d.I) * sizeof(Real));
+      if (!a.index.used)
+        memset(a.dweights[int(Weight::W)], 0, size_t(G * d.H * d.I) * sizeof(Real));
       memset(a.dweights[int(Weight::R)], 0, size_t(G * d.H * d.H) * sizeof(Real));
     }
   }
@@ -290,7 +301,8 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   if (a.index.used) {
     const Range mine = share(a.index.n, m);
     for (Index j = mine.begin; j < mine.end; ++j)
-      unpack_gate_row(shared.sums.table + j * row, d.H, G, a.dweights[int(Weight::W)] + j * G * d.H);
+      unpack_gate_row(shared.sums.table + j * row, d.H, G,
+                      a.dweights[int(Weight::W)] + j * G * d.H);
   }
 }
 

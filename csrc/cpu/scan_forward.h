@@ -47,11 +47,11 @@ template <class Cell, bool with_tape>
 struct CellForward {
   Index H;
   int U;
-  const Real* const* gx;             // per row: its gate row
-  const Real* const* state[Cell::S]; // per row: the incoming states
-  Real* y;                           // this step's rows, y_batch apart
+  const Real* const* gx;              // per row: its gate row
+  const Real* const* state[Cell::S];  // per row: the incoming states
+  Real* y;                            // this step's rows, y_batch apart
   Index y_batch;
-  Real* c;                           // states after the first, packed rows c_batch apart
+  Real* c;  // states after the first, packed rows c_batch apart
   Index c_batch;
   Real* tape;
   Index tape_batch;
@@ -76,14 +76,16 @@ struct CellForward {
         raw_store(y + r * y_batch + at, s[0].v, lanes);
         if constexpr (S > 1) raw_store(c + r * c_batch + at, s[1].v);
         if constexpr (with_tape)
-          for (int j = 0; j < K; ++j) raw_store(tape + r * tape_batch + (unit * K + j) * kLanes, kept[j].v);
+          for (int j = 0; j < K; ++j)
+            raw_store(tape + r * tape_batch + (unit * K + j) * kLanes, kept[j].v);
       }
   }
 };
 
 template <class Cell>
 struct ForwardScratch {
-  static constexpr Index kChunkRows = 192;  // gx of a chunk stays in L2; fewer rows repeat W's panels more often
+  static constexpr Index kChunkRows =
+      192;  // gx of a chunk stays in L2; fewer rows repeat W's panels more often
 
   Index chunk;          // steps
   bool lazy_W, lazy_R;  // pack panels on the way
@@ -147,7 +149,8 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   const Dims d = a.dims;
   Carver carver{static_cast<char*>(scratch)};
   ForwardScratch<Cell> shared(carver, a, m.n);
-  Carver own_carver{static_cast<char*>(scratch) + shared.member_base + size_t(m.id) * shared.member_size};
+  Carver own_carver{static_cast<char*>(scratch) + shared.member_base +
+                    size_t(m.id) * shared.member_size};
   const auto own = shared.member(own_carver, a);
 
   const int U = units_per_panel<Cell>(d.H);
@@ -207,13 +210,20 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
     const Index width = unit_vectors(d.H) * G * kLanes;
     for (Index j = mine.begin; j < mine.end; ++j)
       for (Index i = 0; i < width; i += kLanes)
-        raw_store(shared.table + j * row + i, raw_load(packed.bW + i) + raw_load(shared.table + j * row + i));
+        raw_store(shared.table + j * row + i,
+                  raw_load(packed.bW + i) + raw_load(shared.table + j * row + i));
     if (shares) m.barrier();
   }
 
   const Panels W_panels{packed.W, own.panels, W.size()}, R_panels{packed.R, own.panels, R.size()};
-  const History history{a.state0[0] ? a.state0[0] : shared.zero, a.state0[0] ? d.H : 0,
-                        a.y.base, a.y.time, a.y.batch, c, c_time, units};
+  const History history{a.state0[0] ? a.state0[0] : shared.zero,
+                        a.state0[0] ? d.H : 0,
+                        a.y.base,
+                        a.y.time,
+                        a.y.batch,
+                        c,
+                        c_time,
+                        units};
 
   with_gate_width<Cell>(U, [&](auto NV) RNNFAST_INLINE_LAMBDA {
     for (Index t0 = 0; t0 < d.T; t0 += shared.chunk) {

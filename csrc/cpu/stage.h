@@ -23,9 +23,9 @@ RNNFAST_INLINE void with_constant(int value, F&& f) {
 // row of starting values, one tile width per panel. Odd steps walk backwards: the panels used last are
 // the ones still in cache (20 % at B=1 when the weights are just over a cache level).
 template <int NV, class Source, class Epilogue>
-RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index K, Index first, Index last,
-                              bool backwards, const Real* const* rows, Index n, const Real* init,
-                              Epilogue& epilogue) {
+RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index K, Index first,
+                              Index last, bool backwards, const Real* const* rows, Index n,
+                              const Real* init, Epilogue& epilogue) {
   if (n <= 0) return;
   constexpr int kWidth = NV * kLanes;
   alignas(64) Real out[kTileSize];
@@ -43,8 +43,10 @@ RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index 
       const Real* w = weights(panel, 0);
       for (int i = 1; i < pn; ++i) weights(panel + i, i);
       const Real* start = init ? init + panel * kWidth : nullptr;
-      if (pn == 8) row_tile<max_panels<NV>() >= 8 ? 8 : 1, NV>(rows[0], w, panels.size, K, start, out);
-      else if (pn == 4) row_tile<max_panels<NV>() >= 4 ? 4 : 1, NV>(rows[0], w, panels.size, K, start, out);
+      if (pn == 8)
+        row_tile<max_panels<NV>() >= 8 ? 8 : 1, NV>(rows[0], w, panels.size, K, start, out);
+      else if (pn == 4)
+        row_tile<max_panels<NV>() >= 4 ? 4 : 1, NV>(rows[0], w, panels.size, K, start, out);
       else if (pn == 2) row_tile<2, NV>(rows[0], w, panels.size, K, start, out);
       else row_tile<1, NV>(rows[0], w, panels.size, K, start, out);
       for (int i = 0; i < pn; ++i) epilogue(panel + i, 0, 1, out + i * kWidth);
@@ -53,7 +55,8 @@ RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index 
     return;
   }
   constexpr int kRows = max_rows<NV>();
-  const Index blocks = (n + kRows - 1) / kRows;  // rows split evenly: 32 rows are 6 5 5 5 5 6, not 5 x 6 + 2
+  const Index blocks =
+      (n + kRows - 1) / kRows;  // rows split evenly: 32 rows are 6 5 5 5 5 6, not 5 x 6 + 2
   for (Index j = first; j < last; ++j) {
     const Index panel = backwards ? first + last - 1 - j : j;
     const Real* w = weights(panel, 0);
@@ -61,7 +64,8 @@ RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index 
     for (Index block = 0, r = 0; block < blocks; ++block) {
       const Index end = (block + 1) * n / blocks;
       const int mb = int(end - r);
-      with_constant<kRows>(mb, [&](auto MB) RNNFAST_INLINE_LAMBDA { tile<MB, NV>(rows + r, w, K, start, 0, out); });
+      with_constant<kRows>(
+          mb, [&](auto MB) RNNFAST_INLINE_LAMBDA { tile<MB, NV>(rows + r, w, K, start, 0, out); });
       epilogue(panel, r, mb, out);
       r = end;
     }
@@ -79,11 +83,12 @@ RNNFAST_INLINE int column_vectors(Index N, int members) {
 
 // run_stage with a width known only at run time (1, 2 or 4 vectors).
 template <class Source, class Epilogue>
-RNNFAST_INLINE void run_stage_nv(int nv, const Source& source, const Panels& panels, Index K, Index first,
-                                 Index last, bool backwards, const Real* const* rows, Index n,
-                                 const Real* init, Epilogue& epilogue) {
+RNNFAST_INLINE void run_stage_nv(int nv, const Source& source, const Panels& panels, Index K,
+                                 Index first, Index last, bool backwards, const Real* const* rows,
+                                 Index n, const Real* init, Epilogue& epilogue) {
   if (nv == 4) run_stage<4>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
-  else if (nv == 2) run_stage<2>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
+  else if (nv == 2)
+    run_stage<2>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
   else run_stage<1>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
 }
 
@@ -116,7 +121,8 @@ struct Carver {
   template <class T>
   RNNFAST_INLINE T* take(Index count) {
     const size_t at = used;
-    used += (size_t(count) * sizeof(T) + 127) / 128 * 128;  // members never share a pair of cache lines
+    used +=
+        (size_t(count) * sizeof(T) + 127) / 128 * 128;  // members never share a pair of cache lines
     return base ? reinterpret_cast<T*>(base + at) : nullptr;
   }
 };

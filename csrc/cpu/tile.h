@@ -16,7 +16,9 @@
 namespace rnnfast {
 namespace {
 
-constexpr Index kBlock = 512;  // at 2,120 terms one chain has three times the rounding error of blocks of 512
+// One chain of 513 terms has three to five times the rounding error of a BLAS product, whose kernels sum in many
+// lanes; blocks of 64 stay within twice of it (tests/yardstick.py) for 24 additions per 1,536 fma.
+constexpr Index kBlock = 64;
 
 #if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
 constexpr int kRegisters = 32;
@@ -51,19 +53,22 @@ RNNFAST_NOINLINE void tile(const Real* const* rows, const Real* w, Index K, cons
       unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = Raw{}; });
     });
     for (; k < end; ++k, w += NV * kLanes) {
-      if constexpr (MB * NV + NV + 1 <= kRegisters) {  // all weights of this k live, one broadcast at a time
+      if constexpr (MB * NV + NV + 1 <=
+                    kRegisters) {  // all weights of this k live, one broadcast at a time
         Raw weight[NV];
         unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { weight[v] = raw_load(w + v * kLanes); });
         unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
           const Raw x = raw_set(a[m][k]);
-          unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(x, weight[v], acc[m][v]); });
+          unroll<NV>([&](auto v)
+                         RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(x, weight[v], acc[m][v]); });
         });
       } else {  // 3x4 on 16 registers: all broadcasts live, one weight vector at a time
         Raw x[MB];
         unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA { x[m] = raw_set(a[m][k]); });
         unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
           const Raw weight = raw_load(w + v * kLanes);
-          unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(x[m], weight, acc[m][v]); });
+          unroll<MB>([&](auto m)
+                         RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(x[m], weight, acc[m][v]); });
         });
       }
     }
@@ -81,8 +86,8 @@ RNNFAST_NOINLINE void tile(const Real* const* rows, const Real* w, Index K, cons
 // One row times PN panels side by side (`stride` elements apart): with a single row the latency of the
 // fma is hidden by more panels, never by splitting k, which would change the order of the sum.
 template <int PN, int NV>
-RNNFAST_NOINLINE void row_tile(const Real* a, const Real* w, Index stride, Index K, const Real* init,
-                               Real* out) {
+RNNFAST_NOINLINE void row_tile(const Real* a, const Real* w, Index stride, Index K,
+                               const Real* init, Real* out) {
   Index k = 0;
   do {
     const Index end = K - k > kBlock ? k + kBlock : K;
@@ -115,27 +120,34 @@ constexpr int max_panels() {
   return NV == 4 ? 2 : NV == 3 ? 4 : NV == 2 ? 4 : 8;
 }
 
-// c[m][v] (+)= sum_r a[r][m] * x[r][v]: the tile of a weight gradient, an outer product summed over rows.
+// out[m][v] (+)= sum_r a[r][m] * x[r][v], in blocks as above, each added to what stands in out unless fresh: the tile of a weight gradient, an outer product summed over rows.
 // a's rows are ld_a apart and hold MB consecutive gate gradients; x is a packed copy, NV vectors wide.
 template <int MB, int NV>
-RNNFAST_NOINLINE void outer_tile(const Real* a, Index ld_a, const Real* x, Index rows, Real* out) {
-  Raw acc[MB][NV];
-  unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
-    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = Raw{}; });
-  });
-  for (Index r = 0; r < rows; ++r, a += ld_a, x += NV * kLanes) {
-    Raw b[NV];
-    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { b[v] = raw_load(x + v * kLanes); });
+RNNFAST_NOINLINE void outer_tile(const Real* a, Index ld_a, const Real* x, Index rows, bool fresh,
+                                 Real* out) {
+  Index r = 0;
+  do {
+    const Index end = rows - r > kBlock ? r + kBlock : rows;
+    Raw acc[MB][NV];
     unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
-      const Raw g = raw_set(a[m]);
-      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(g, b[v], acc[m][v]); });
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = Raw{}; });
     });
-  }
-  unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
-    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
-      raw_store(out + (m * NV + v) * kLanes, acc[m][v]);
+    for (; r < end; ++r, a += ld_a, x += NV * kLanes) {
+      Raw b[NV];
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { b[v] = raw_load(x + v * kLanes); });
+      unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+        const Raw g = raw_set(a[m]);
+        unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = raw_fma(g, b[v], acc[m][v]); });
+      });
+    }
+    unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+        Real* to = out + (m * NV + v) * kLanes;
+        raw_store(to, fresh ? acc[m][v] : raw_load(to) + acc[m][v]);
+      });
     });
-  });
+    fresh = false;
+  } while (r < rows);
 }
 
 }  // namespace

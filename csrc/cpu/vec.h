@@ -38,7 +38,8 @@ using Bits = SignedOf<Real>::type;
 
 typedef Real Raw __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
 typedef Bits RawBits __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
-typedef Real RawAny __attribute__((vector_size(RNNFAST_VECTOR_BYTES), aligned(sizeof(Real)), may_alias));
+typedef Real RawAny
+    __attribute__((vector_size(RNNFAST_VECTOR_BYTES), aligned(sizeof(Real)), may_alias));
 
 RNNFAST_INLINE Raw raw_set(Real s) { return s - Raw{}; }
 RNNFAST_INLINE Raw raw_load(const Real* p) { return *reinterpret_cast<const RawAny*>(p); }

@@ -2,21 +2,23 @@
 // vectors run along N, the gate gradients are broadcast, so nothing is packed but a strip of the operand and
 // nothing is transposed back at the end. Also the sums over rows for biases, and the indexed form for index input.
 //
-// Rows are summed in blocks of kBlockRows from zero and each block is added to what stood before: the order
-// depends on T and B, never on the members, who own disjoint rows of dW.
+// Rows are summed in blocks of kBlock from zero, and each block is added to what stood before: the order depends on T
+// and B, never on the members, who own disjoint rows of dW.
 #pragma once
 #include "history.h"
 
 namespace rnnfast {
 namespace {
 
-constexpr int kOuterRows = kRegisters == 32 ? int(kLanes < 8 ? kLanes : 8) : int(kLanes < 4 ? kLanes : 4);
+constexpr int kOuterRows =
+    kRegisters == 32 ? int(kLanes < 8 ? kLanes : 8) : int(kLanes < 4 ? kLanes : 4);
 #if defined(__FMA__) || defined(__aarch64__)
 constexpr int kOuterVectors = kRegisters == 32 && kOuterRows < 8 ? 4 : 3;
 #else
 constexpr int kOuterVectors = 2;
 #endif
-constexpr Index kBlockRows = 128;  // strip (24 KiB) and gate gradients (8 KiB) of a block fit L1 together
+constexpr Index kBlockRows =
+    128;  // strip (24 KiB) and gate gradients (8 KiB) of a block fit L1 together
 
 // Gate gradients of `n` rows in chunk order: row r at base + r * ld, as a gate row [unit][gate][lane].
 struct GateRows {
@@ -24,35 +26,37 @@ struct GateRows {
   Index ld, n;
 };
 
-RNNFAST_INLINE void add_tile(const Real* tile, int width, Real* to, Index valid, bool first) {
+RNNFAST_INLINE void copy_row(const Real* from, Real* to, Index n) {
   Index j = 0;
-  for (; j + kLanes <= valid; j += kLanes)
-    raw_store(to + j, first ? raw_load(tile + j) : raw_load(to + j) + raw_load(tile + j));
-  for (; j < valid; ++j) to[j] = first ? tile[j] : to[j] + tile[j];
-  (void)width;
+  for (; j + kLanes <= n; j += kLanes) raw_store(to + j, raw_load(from + j));
+  for (; j < n; ++j) to[j] = from[j];
 }
 
 template <int NV>
-RNNFAST_NOINLINE void gradient_strip(const GateRows& g, Index r0, Index rows, const Real* strip, Index H, int G,
-                                     Range mine, Real* dW, Index N, Index column, Index valid, bool first) {
+RNNFAST_NOINLINE void gradient_strip(const GateRows& g, Index r0, Index rows, const Real* strip,
+                                     Index H, int G, Range mine, Real* dW, Index N, Index column,
+                                     Index valid, bool first) {
   alignas(64) Real out[kTileSize];
   for (Index item = mine.begin; item < mine.end; ++item) {
     const Index unit = item / G, gate = item % G;
     for (int l = 0; l < kLanes; l += kOuterRows) {
       const Index h = unit * kLanes + l;
       if (h >= H) break;
-      outer_tile<kOuterRows, NV>(g.base + r0 * g.ld + item * kLanes + l, g.ld, strip, rows, out);
       const Index count = min_of(kOuterRows, H - h);
-      for (Index i = 0; i < count; ++i)
-        add_tile(out + i * NV * kLanes, NV * kLanes, dW + (gate * H + h + i) * N + column, valid, first);
+      Real* to = dW + (gate * H + h) * N + column;
+      if (!first)
+        for (Index i = 0; i < count; ++i) copy_row(to + i * N, out + i * NV * kLanes, valid);
+      outer_tile<kOuterRows, NV>(g.base + r0 * g.ld + item * kLanes + l, g.ld, strip, rows, first,
+                                 out);
+      for (Index i = 0; i < count; ++i) copy_row(out + i * NV * kLanes, to + i * N, valid);
     }
   }
 }
 
 // operand: the n rows in chunk order. strip: kBlockRows * kOuterVectors vectors of scratch. mine: the share of
 // the (unit, gate) pairs. first: nothing stands in dW yet.
-RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Real* const* operand, Index H, int G, Index N,
-                                      Real* dW, Range mine, Real* strip, bool first) {
+RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Real* const* operand, Index H, int G,
+                                      Index N, Real* dW, Range mine, Real* strip, bool first) {
   const Index vectors = unit_vectors(N), strips = (vectors + kOuterVectors - 1) / kOuterVectors;
   for (Index s = 0, v0 = 0; s < strips; ++s) {
     const Index v1 = (s + 1) * vectors / strips;
@@ -79,8 +83,8 @@ RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Real* const* oper
 RNNFAST_NOINLINE void bias_gradient(const GateRows& g, Range mine, Real* sum) {
   for (Index item = mine.begin; item < mine.end; ++item) {
     Raw total = raw_load(sum + item * kLanes);
-    for (Index r0 = 0; r0 < g.n; r0 += kBlockRows) {
-      const Index end = min_of(g.n, r0 + kBlockRows);
+    for (Index r0 = 0; r0 < g.n; r0 += kBlock) {
+      const Index end = min_of(g.n, r0 + kBlock);
       Raw block = {};
       for (Index r = r0; r < end; ++r) block += raw_load(g.base + r * g.ld + item * kLanes);
       total += block;
@@ -97,11 +101,11 @@ struct IndexedSums {
   Index ld;
 };
 template <class SlotOf>
-RNNFAST_NOINLINE void indexed_gradient(const GateRows& g, SlotOf slot_of, Range mine, const IndexedSums& sums,
-                                       int32_t& stamp) {
+RNNFAST_NOINLINE void indexed_gradient(const GateRows& g, SlotOf slot_of, Range mine,
+                                       const IndexedSums& sums, int32_t& stamp) {
   const Index begin = mine.begin * kLanes, end = mine.end * kLanes;
-  for (Index r0 = 0; r0 < g.n; r0 += kBlockRows) {
-    const Index r1 = min_of(g.n, r0 + kBlockRows);
+  for (Index r0 = 0; r0 < g.n; r0 += kBlock) {
+    const Index r1 = min_of(g.n, r0 + kBlock);
     ++stamp;
     for (Index r = r0; r < r1; ++r) {
       const Index slot = slot_of(r);
@@ -119,7 +123,8 @@ RNNFAST_NOINLINE void indexed_gradient(const GateRows& g, SlotOf slot_of, Range 
       sums.stamp[slot] = -1;  // added once
       Real* to = sums.table + slot * sums.ld;
       const Real* from = sums.block + slot * sums.ld;
-      for (Index i = begin; i < end; i += kLanes) raw_store(to + i, raw_load(to + i) + raw_load(from + i));
+      for (Index i = begin; i < end; i += kLanes)
+        raw_store(to + i, raw_load(to + i) + raw_load(from + i));
     }
   }
 }

@@ -24,8 +24,8 @@ void set_team_threads(int n);  // 0: back to the default
 // "openmp" or "threads": what run_team uses for more than one member.
 const char* team_backend();
 
-// A barrier of up to n members: a flag each, on lines of their own. It spins, and after about 4,000 pauses (some 40
-// microseconds) yields, so that a busy machine costs time slices and not whole quanta of spinning.
+// A barrier of up to n members: a flag each, on lines of their own. It spins a little
+// and then yields, so that on a busy machine a member that lost its core costs the others no time slices.
 class TeamBarrier {
  public:
   explicit TeamBarrier(int most);  // room for so many members

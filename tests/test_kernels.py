@@ -1,0 +1,229 @@
+"""Every kernel against the reference, by the yardstick, at awkward shapes.
+
+The instruction set is the one this process runs (RNNFAST_ISA); test_isas.py repeats this file for
+the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import require
+from problems import CELL_NAMES, make
+from yardstick import check, check_all
+
+import rnnfast
+from rnnfast import reference
+from rnnfast.reference import engine
+
+core = require("core")
+
+# T, B, I, H: lane counts of every vector width and one more or less; the direct road (T*B <= 16)
+# and the packed one; one row, a tile of rows, more than a tile; I and H beyond one block of k; more
+# steps than a chunk.
+SHAPES = [
+    (0, 3, 4, 5),
+    (2, 0, 4, 5),
+    (1, 1, 1, 1),
+    (1, 3, 16, 16),
+    (2, 1, 7, 7),
+    (2, 3, 1, 8),
+    (2, 32, 9, 9),
+    (17, 1, 513, 15),
+    (17, 3, 16, 17),
+    (17, 32, 5, 64),
+    (15, 1, 3, 33),
+    (16, 1, 3, 33),
+    (5, 7, 64, 130),
+    (300, 1, 2, 18),
+    (40, 11, 3, 20),
+]
+LARGE = [(2, 1, 1, 513), (3, 33, 513, 64), (2, 2, 5, 1030), (1, 1, 1030, 1030)]
+GRID = [
+    (T, B, I, H)
+    for T in (0, 1, 2, 17)
+    for B in (0, 1, 3, 32)
+    for H in (1, 7, 8, 9, 15, 16, 17, 64)
+    for I in sorted({1, H, 5, 513})
+]
+
+
+def by_reference(problem, dtype, reverse: bool = False) -> dict[str, np.ndarray | None]:
+    """What problem.run returns, by the reference in any dtype, long double too."""
+    p = problem.astype(dtype)
+    back = slice(None, None, -1) if reverse else slice(None)
+    state = tuple(None if s is None else s[None] for s in p.state)
+    y, state_n, tape = engine.forward(p.spec.name, p.x[back], (p.row,), state, None, True, None)
+    dstate = tuple(d[None] for d in p.dstate)
+    dx, ((dW, *rest),), dstate0 = engine.backward(tape, p.dy[back], dstate, True, None)
+    results = {"y": y[back]}
+    results.update((f"{s}_n", a[0]) for s, a in zip(p.spec.states, state_n, strict=True))
+    if isinstance(dW, tuple):
+        dW = rnnfast.IndexedRows(*dW, problem.row[0].shape).dense()
+    results.update(dx=None if dx is None else dx[back], dW=dW)
+    results.update(zip(("dR", "dbW", "dbR"), rest, strict=True))
+    results.update(dh0=dstate0[0][0], dc0=dstate0[1][0] if len(dstate0) > 1 else None)
+    return results
+
+
+def compare(
+    cell: str, shape: tuple[int, ...], dtype: type, threads: int | None = None, **options
+) -> None:
+    T, B, I, H = shape
+    reverse = options.get("reverse", False)
+    wider = np.float64 if dtype is np.float32 else np.longdouble
+    # The yardstick compares maxima. Over a handful of numbers they say nothing, so where a step or
+    # a gate block has few, several draws are judged as one.
+    draws = max(1, min(24, 64 // min(H, B * I))) if T * B else 1
+    pools: tuple[dict[str, list], ...] = ({}, {}, {})
+    for seed in range(draws):
+        problem = make(cell, *shape, seed=seed, **options)
+        kernel = problem.astype(dtype).run(device="cpu", threads=threads)
+        assert (
+            rnnfast.last_kernel() == f"{cell}.backward.f{np.dtype(dtype).itemsize * 8}.{core.isa()}"
+        )
+        results = (
+            kernel,
+            by_reference(problem, dtype, reverse),
+            by_reference(problem, wider, reverse),
+        )
+        for pool, values in zip(pools, results, strict=True):
+            for name in kernel:
+                value = values[name]
+                if reverse and name in ("y", "dx") and value is not None:
+                    value = value[::-1]  # the yardstick runs with the pass
+                pool.setdefault(name, []).append(value)
+    kernel, plain, ref = (
+        {n: None if v[0] is None else np.stack(v, -1) for n, v in pool.items()} for pool in pools
+    )
+    check_all(kernel, plain, ref, G=problem.spec.G, width=problem.I + H)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_kernel_is_as_good_as_the_reference(cell, shape, dtype):
+    for threads in (1, 2, 3):
+        compare(cell, shape, dtype, threads)
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_sums_of_more_than_one_block(cell, shape):
+    compare(cell, shape, np.float32, 2)
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reverse": True},
+        {"bias": False},
+        {"state": False},
+        {"indices": True},
+        {"indices": True, "reverse": True},
+    ],
+    ids=str,
+)
+def test_kernel_options(cell, options):
+    for shape in ((1, 1, 6, 9), (23, 5, 12, 33), (9, 21, 300, 16)):
+        compare(cell, shape, np.float32, 2, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("shape", GRID, ids=str)
+def test_full_grid(cell, shape):
+    for dtype in (np.float32, np.float64):
+        for threads in (1, 2):
+            compare(cell, shape, dtype, threads)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_linear_is_as_good_as_numpy(dtype):
+    rng = np.random.default_rng(0)
+    for N, K, M in ((0, 3, 4), (1, 1, 1), (3, 17, 5), (40, 513, 33), (200, 64, 130)):
+        x, W, b, dy = (rng.standard_normal(s) for s in ((N, K), (M, K), (M,), (N, M)))
+        x, W, b, dy = (a.astype(np.float32).astype(np.float64) for a in (x, W, b, dy))
+
+        def numpy_results(x, W, b, dy):
+            return x @ W.T + b, dy @ W, dy.T @ x, dy.sum(0)
+
+        wider = np.float64 if dtype is np.float32 else np.longdouble
+        ref = numpy_results(*(a.astype(wider) for a in (x, W, b, dy)))
+        cast = [a.astype(dtype) for a in (x, W, b, dy)]
+        plain = numpy_results(*cast)
+        for threads in (1, 2):
+            y = core.linear_forward(*cast[:3], threads)
+            kernel = (y, *core.linear_backward(cast[0], cast[1], cast[3], True, True, threads))
+            for name, *arrays in zip(("y", "dx", "dW", "db"), kernel, plain, ref, strict=True):
+                check(name, *(a.reshape(1, -1) for a in arrays), width=K + N)
+            assert core.linear_backward(cast[0], cast[1], cast[3], False, False, threads)[::2] == (
+                None,
+                None,
+            )
+
+
+def test_nan_and_infinity_pass_through():
+    """A NaN or an infinity appears in its row's results as in the reference, in no other row."""
+    for cell in CELL_NAMES:
+        for bad in (np.nan, np.inf):
+            problem = make(cell, 4, 3, 5, 9).astype(np.float32)
+            problem.x[1, 1, 2] = bad
+            kernel = problem.run(device="cpu")["y"]
+            plain = problem.run(device="numpy")["y"]
+            assert (np.isnan(kernel) == np.isnan(plain)).all()
+            assert np.isfinite(kernel[:, [0, 2]]).all()
+
+
+def test_denormals_are_flushed_inside_and_the_callers_mode_returns():
+    tiny = np.float32(1e-39)
+    assert tiny * np.float32(1) != 0
+    problem = make("lstm", 3, 2, 4, 5).astype(np.float32)
+    problem.x[:] = tiny
+    problem.run(device="cpu", threads=2)
+    assert tiny * np.float32(1) != 0
+
+
+def test_out_is_written_in_place_with_any_strides():
+    for cell in CELL_NAMES:
+        problem = make(cell, 6, 4, 5, 7).astype(np.float32)
+        y, _, _ = problem.forward(device="cpu")
+        wide = np.full((4, 6, 9), 7, np.float32)
+        out = wide.transpose(1, 0, 2)[:, :, 1:8]
+        z, _, _ = problem.forward(device="cpu", out=out)
+        assert z is out
+        assert (out == y).all()
+        assert (wide[:, :, [0, 8]] == 7).all()
+
+
+def test_guard_bytes_around_every_array():
+    """Inputs may lie unaligned in a larger buffer; nothing outside the outputs is written."""
+    rng = np.random.default_rng(1)
+    for cell in CELL_NAMES:
+        problem = make(cell, 3, 2, 5, 9).astype(np.float32)
+
+        def odd(a):
+            buffer = rng.standard_normal(a.size + 3).astype(np.float32)
+            view = buffer[1 : 1 + a.size].reshape(a.shape)
+            view[...] = a
+            return view
+
+        function = problem.function()
+        arrays = [odd(a) for a in (problem.x, *problem.row, *problem.state)]
+        guarded = np.full(3 * 2 * 9 + 34, -5, np.float32)
+        out = guarded[17:-17].reshape(3, 2, 9)
+        function(*arrays, **problem.spec.options, out=out, device="cpu")
+        assert (out == problem.forward(device="cpu")[0]).all()
+        assert (guarded[:17] == -5).all()
+        assert (guarded[-17:] == -5).all()
+
+
+def test_reference_twins_have_the_public_signatures():
+    import inspect
+
+    for name in ("rnn", "lstm", "gru"):
+        for suffix in ("", "_forward", "_backward"):
+            ours = list(inspect.signature(getattr(rnnfast, name + suffix)).parameters)
+            twin = list(inspect.signature(getattr(reference, name + suffix)).parameters)
+            assert twin == [p for p in ours if p != "device"] or twin == ours

@@ -1,0 +1,182 @@
+"""Threads: any number of callers at once, forks, and one OpenMP runtime for all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import require
+from problems import CELL_NAMES, make
+
+import rnnfast
+
+core = require("core")
+ROOT = Path(__file__).parent.parent
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run code in a fresh process, away from the source tree, with 60 seconds to end."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+# A call that takes two threads: enough work, few rows.
+USE_THREADS = """
+import numpy as np, rnnfast
+layer = rnnfast.LSTM(64, 256, seed=0)
+rnnfast.set_num_threads(2)
+x = np.ones((20, 1, 64), np.float32)
+def run():
+    y, _, tape = layer.forward(x)
+    return y.tobytes() + layer.backward(tape, np.ones_like(y)).x.tobytes()
+first = run()
+"""
+
+
+def test_many_callers_at_once():
+    """Each of eight Python threads gets the bits that it gets alone."""
+    problems = [make(cell, 30, 3, 20, 40).astype(np.float32) for cell in CELL_NAMES] * 2
+    alone = [p.run(device="cpu", threads=2) for p in problems]
+    wrong: list[str] = []
+
+    def work(problem, expected):
+        for _ in range(20):
+            got = problem.run(device="cpu", threads=2)
+            wrong.extend(
+                name
+                for name, value in expected.items()
+                if value is not None and got[name].tobytes() != value.tobytes()
+            )
+
+    callers = [
+        threading.Thread(target=work, args=pair) for pair in zip(problems, alone, strict=True)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def test_long_calls_release_the_interpreter():
+    problem = make("lstm", 400, 16, 64, 200).astype(np.float32)
+    ticks, done = [], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    other = threading.Thread(target=tick)
+    other.start()
+    time.sleep(0.02)
+    start = time.perf_counter()
+    problem.forward(device="cpu", threads=1)
+    end = time.perf_counter()
+    done.set()
+    other.join()
+    assert sum(start < t < end for t in ticks) >= 3
+
+
+@pytest.mark.parametrize("method", ["fork before", "fork after"])
+def test_a_forked_child_works(method):
+    """Threads do not survive a fork: a child that asks for them must neither hang nor differ."""
+    code = USE_THREADS if method == "fork after" else "first = None\n"
+    code += (
+        """
+import os, sys
+child = os.fork()
+if child == 0:
+"""
+        + "".join(f"    {line}\n" for line in USE_THREADS.splitlines() if "first =" not in line)
+        + """
+    second = run()
+    os._exit(0 if second == run() and first in (None, second) else 3)
+_, status = os.waitpid(child, 0)
+if first is not None:
+    assert run() == first
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_number_of_threads():
+    before = rnnfast.get_num_threads()
+    try:
+        rnnfast.set_num_threads(3)
+        assert rnnfast.get_num_threads() == 3
+    finally:
+        rnnfast.set_num_threads(before)
+    code = "import rnnfast; print(rnnfast.get_num_threads())"
+    assert python(code, RNNFAST_NUM_THREADS="5").stdout.strip() == "5"
+    bad = python(code, RNNFAST_NUM_THREADS="many")
+    assert bad.returncode != 0
+    assert "RNNFAST_NUM_THREADS is 'many', expected a whole number from 1 to 1024" in bad.stderr
+
+
+def test_the_number_of_threads_respects_affinity():
+    code = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import rnnfast
+print(rnnfast.get_num_threads())
+"""
+    assert python(code, RNNFAST_NUM_THREADS="").stdout.strip() == "1"
+
+
+def test_more_threads_than_cores():
+    problem = make("gru", 40, 2, 9, 130).astype(np.float32)
+    one = problem.run(device="cpu", threads=1)
+    many = problem.run(device="cpu", threads=9)
+    for name, value in one.items():
+        if value is not None:
+            assert many[name].tobytes() == value.tobytes()
+
+
+def test_both_cores_are_used():
+    """A call on two threads spends more CPU time than wall time, whatever team it runs on."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("this process may run on one core only")
+    problem = make("lstm", 60, 64, 64, 256).astype(np.float32)
+    problem.forward(device="cpu", threads=2)
+    before = os.times()
+    for _ in range(3):
+        problem.forward(device="cpu", threads=2)
+    after = os.times()
+    used = after.user + after.system - before.user - before.system
+    assert len(os.listdir("/proc/self/task")) >= 2
+    assert used > 0
+
+
+@pytest.mark.parametrize("order", ["rnnfast, torch", "torch, rnnfast"])
+def test_one_openmp_runtime_with_torch(order):
+    """Whichever comes first, both run on one libgomp: two would fight for the same cores."""
+    require("torch")
+    if core.build_info()["team"] != "openmp":
+        pytest.skip("this build has no OpenMP team")
+    code = (
+        f"import {order}\n{USE_THREADS}"
+        + """
+import torch
+(torch.ones(500, 500) @ torch.ones(500, 500)).sum()
+run()
+lines = [line for line in open("/proc/self/maps") if "libgomp" in line or "libiomp" in line]
+print(len({line.split()[-1] for line in lines}), lines)
+"""
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == "1", done.stdout
