@@ -14,7 +14,7 @@ assert len(os.sched_getaffinity(0)) > 1, "this machine has one core, so it prove
 print(rnnfast._core.build_info(), rnnfast.get_num_threads(), "threads")
 
 rng = np.random.default_rng(0)
-T, B, I, H = 64, 32, 128, 256  # noqa: E741
+T, B, I, H = 64, 32, 128, 256
 x = rng.standard_normal((T, B, I), np.float32)
 W = rng.standard_normal((4 * H, I), np.float32) / 16
 R = rng.standard_normal((4 * H, H), np.float32) / 16

@@ -25,7 +25,7 @@ def main(file: str) -> None:
     for spec in rnnfast.CELLS.values():
         forward = getattr(rnnfast, f"{spec.function}_forward")
         backward = getattr(rnnfast, f"{spec.function}_backward")
-        for T, B, I, H in SHAPES:  # noqa: E741
+        for T, B, I, H in SHAPES:
             for dtype in ("float32", "float64"):
                 rng = np.random.default_rng(0)
                 rows = spec.G * H
