@@ -71,7 +71,8 @@ def test_embedding_looks_up_and_adds_up():
     x[:] = 5  # the tape keeps its own copy
     dy = np.random.default_rng(0).standard_normal(y.shape)
     gradient = layer.backward(tape, dy).parameters["weight"]
-    assert isinstance(gradient, IndexedRows) and gradient.axis == 0
+    assert isinstance(gradient, IndexedRows)
+    assert gradient.axis == 0
     np.testing.assert_array_equal(gradient.indices, [0, 1, 4])
     x[:] = [[4, 1], [4, 0], [1, 4]]
     numeric = central_differences(

@@ -59,9 +59,11 @@ def test_losses_keep_the_dtype(dtype):
 
 def test_losses_of_nothing_are_zero():
     loss, dlogits = softmax_cross_entropy(np.zeros((0, 4, 5)), np.zeros((0, 4), np.int64))
-    assert loss == 0.0 and dlogits.shape == (0, 4, 5)
+    assert loss == 0.0
+    assert dlogits.shape == (0, 4, 5)
     loss, dy = squared_error(np.zeros((0, 3)), np.zeros((0, 3)))
-    assert loss == 0.0 and dy.shape == (0, 3)
+    assert loss == 0.0
+    assert dy.shape == (0, 3)
 
 
 def test_squared_error():

@@ -1,8 +1,7 @@
-"""What a language model needs to train without a framework: losses, optimisers, clipping, two small
-layers.
+"""What a language model needs to train without a framework.
 
-All of it runs on NumPy arrays. `Linear` uses the compiled GEMM where it is built, so that its bits
-do not depend on batch or threads either.
+Losses, optimisers, clipping and two small layers, all on NumPy arrays. `Linear` uses the compiled
+GEMM where it is built, so that its bits do not depend on batch or threads either.
 """
 
 from .clip import clip_by_global_norm, clip_by_value

@@ -33,7 +33,7 @@ class Layer:
         self.parameters = Parameters(who, element, shapes, [], rounded)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of the parameters by name."""
+        """Return copies of the parameters by name."""
         return {name: array.copy() for name, array in self.parameters.items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:

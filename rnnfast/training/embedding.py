@@ -95,7 +95,7 @@ class Embedding(Layer):
         return self.parameters["weight"][indices], EmbeddingTape(indices.copy())
 
     def backward(self, tape: EmbeddingTape, dy: np.ndarray) -> EmbeddingGradients:
-        """The gradient of the table, as the rows that were looked up.
+        """Return the gradient of the table, as the rows that were looked up.
 
         Parameters
         ----------

@@ -21,8 +21,7 @@ _SPECS = {1: "K", 2: "N K", 3: "T B K"}
 
 @dataclass(frozen=True)
 class LinearTape:
-    """What the backward pass needs: x as (N, K) and the weight, both borrowed. Leave them as they
-    are until then."""
+    """What the backward pass needs; x and the weight are borrowed, leave them as they are."""
 
     x: np.ndarray
     W: np.ndarray
@@ -31,8 +30,7 @@ class LinearTape:
 
 @dataclass(frozen=True)
 class LinearGradients:
-    """The result of `Linear.backward`: `x` (None under ``need_dx=False``), and `parameters` by
-    name."""
+    """The result of `Linear.backward`; `x` is None under ``need_dx=False``."""
 
     x: np.ndarray | None
     parameters: dict[str, np.ndarray]
@@ -128,7 +126,7 @@ class Linear(Layer):
     def backward(
         self, tape: LinearTape, dy: np.ndarray, *, need_dx: bool = True
     ) -> LinearGradients:
-        """The gradients of x and of the parameters.
+        """Return the gradients of x and of the parameters.
 
         Parameters
         ----------

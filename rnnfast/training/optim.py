@@ -1,5 +1,4 @@
-"""Optimisers: they change parameter arrays in place, in a handful of passes over preallocated
-memory."""
+"""Optimisers: they change parameters in place, in a few passes over preallocated memory."""
 
 from __future__ import annotations
 
@@ -83,8 +82,10 @@ class Optimizer:
                 self._update(rate, gradient, self._scratch_like(gradient), parameter, *slots)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Everything but the parameters that the next step depends on, copied: ``"steps"`` and
-        ``"<slot>.<parameter>"``."""
+        """Return copies of all that the next step depends on but the parameters.
+
+        The keys are ``"steps"`` and ``"<slot>.<parameter>"``.
+        """
         result = {"steps": np.array(self.steps, dtype=np.int64)}
         for slot, arrays in self._state.items():
             result.update({f"{slot}.{name}": array.copy() for name, array in arrays.items()})
@@ -115,8 +116,7 @@ class Optimizer:
     def _update(
         self, rate: float, gradient: np.ndarray, scratch: np.ndarray, *arrays: np.ndarray
     ) -> None:
-        """Update ``arrays`` (the parameter, then its slots) in place; all share the shape of
-        `gradient`."""
+        """Update the parameter and its slots, all in the shape of `gradient`, in place."""
         raise NotImplementedError
 
     def _scratch_like(self, array: np.ndarray) -> np.ndarray:
