@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 def test_other_instruction_sets(isa):
     files = [str(HERE / name) for name in ("test_kernels.py", "test_bits.py")]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
+        [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
         env={**os.environ, "RNNFAST_ISA": isa},
         cwd=HERE.parent,
         capture_output=True,
@@ -32,6 +32,7 @@ def ask(isa: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [
             sys.executable,
+            "-P",
             "-c",
             "import rnnfast\nfrom rnnfast import _core\nprint(_core.isa())",
         ],

@@ -28,31 +28,42 @@ struct CellBackward {
   Index row_stride;
 
   RNNFAST_NOINLINE void operator()(Index panel, Index row, int rows, const Real* dh_tile) const {
+    for (int v = 0; v < NV; ++v) {
+      const Index unit = panel * NV + v, lanes = min_of(kLanes, H - unit * kLanes);
+      if (lanes == kLanes) run_rows(unit, row, rows, dh_tile + v * kLanes, Constant<kLanes>{});
+      else if (lanes > 0) run_rows(unit, row, rows, dh_tile + v * kLanes, int(lanes));
+    }
+  }
+
+  // One unit vector of each row, as in CellForward.
+  template <class Lanes>
+  RNNFAST_INLINE void run_rows(Index unit, Index row, int rows, const Real* dh, Lanes lanes) const {
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
-    const Index units = unit_vectors(H);
-    for (Index r = row; r < row + rows; ++r)
-      for (int v = 0; v < NV; ++v, dh_tile += kLanes) {
-        const Index unit = panel * NV + v;
-        if (unit >= units) continue;
-        const Index at = unit * kLanes;
-        const int lanes = int(min_of(kLanes, H - at));
-        Vec kept[K], before[S], ds[S], x[G], g[G];
-        for (int j = 0; j < K; ++j)
-          kept[j] = raw_load(tape + r * tape_batch + (unit * K + j) * kLanes);
-        for (int j = 0; j < S; ++j) {
-          before[j] = Cell::reads_state(j) ? raw_load(state[j][r] + at, j ? kLanes : lanes) : Raw{};
-          ds[j] = raw_load(dstate[j] + r * units * kLanes + at);
+    const CellBackward self = *this;
+    const Index at = unit * kLanes, units = unit_vectors(self.H) * kLanes;
+    for (Index r = row; r < row + rows; ++r, dh += self.NV * kLanes) {
+      Vec kept[K], before[S], ds[S], x[G], g[G];
+      const Real* tape_row = self.tape + r * self.tape_batch + at * K;
+      unroll<K>([&](auto j) RNNFAST_INLINE_LAMBDA { kept[j] = raw_load(tape_row + j * kLanes); });
+      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        if constexpr (Cell::reads_state(j)) {
+          before[j] = j ? raw_load(self.state[j][r] + at) : raw_load(self.state[j][r] + at, lanes);
+        } else {
+          before[j] = Raw{};
         }
-        ds[0] = ds[0] + Vec(raw_load(dh_tile));
-        if (dy) ds[0] = ds[0] + Vec(raw_load(dy + r * dy_batch + at, lanes));
-        Cell::backward(kept, static_cast<const Vec*>(nullptr), before, ds, x, g);
-        for (int j = 0; j < G; ++j) {
-          raw_store(dgh + r * row_stride + (unit * G + j) * kLanes, g[j].v);
-          if constexpr (!Cell::one_gate_gradient)
-            raw_store(dgx + r * row_stride + (unit * G + j) * kLanes, x[j].v);
-        }
-        for (int j = 0; j < S; ++j) raw_store(dstate[j] + r * units * kLanes + at, ds[j].v);
-      }
+        ds[j] = raw_load(self.dstate[j] + r * units + at);
+      });
+      ds[0] = ds[0] + Vec(raw_load(dh));
+      if (self.dy) ds[0] = ds[0] + Vec(raw_load(self.dy + r * self.dy_batch + at, lanes));
+      Cell::backward(kept, static_cast<const Vec*>(nullptr), before, ds, x, g);
+      const Index to = r * self.row_stride + at * G;
+      unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        raw_store(self.dgh + to + j * kLanes, g[j].v);
+        if constexpr (!Cell::one_gate_gradient) raw_store(self.dgx + to + j * kLanes, x[j].v);
+      });
+      unroll<S>([&](auto j)
+                    RNNFAST_INLINE_LAMBDA { raw_store(self.dstate[j] + r * units + at, ds[j].v); });
+    }
   }
 };
 
