@@ -1,18 +1,10 @@
-"""How far a kernel may be off: twice as far as plain NumPy in the kernel's own dtype.
-
-With `ref` the NumPy reference in a wider type (float64; long double for float64 kernels) and
-`plain` the same in the kernel's dtype, for every time step and every gate block
-
-    max |kernel - ref|  <=  2 * max over the steps so far of |plain - ref|
-                            + 4 eps max |ref|  +  (I + H) * smallest normal number
-
-at a recurrent spectral radius of at most 1. "So far" runs with the pass: from the first step in
-forward, from the last in backward. No test of a kernel has a tolerance of its own.
-"""
+"""Kernels judged by the yardstick of `rnnfast.cli.yardstick`; no test has a tolerance of its own."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from rnnfast.cli.yardstick import judge
 
 __all__ = ["check", "check_all"]
 
@@ -51,25 +43,16 @@ def check(
     if ref.size == 0:
         return
     groups = ref.shape[0] if time else blocks
-    off, allowed, size = (
-        np.abs(a).reshape(groups, -1).max(1).astype(np.float64)
-        for a in (kernel - ref, plain - ref, ref)
-    )
-    if time:
-        order = slice(None, None, -1) if backward else slice(None)
-        allowed = np.maximum.accumulate(allowed[order])[order]
-        size = np.maximum.accumulate(size[order])[order]
-    limits = np.finfo(kernel.dtype)
-    bound = 2 * allowed + 4 * limits.eps * size + width * limits.tiny
+    parts = (a.reshape(groups, -1) for a in (kernel, plain, ref))
+    off, bound = judge(*parts, width, (-1 if backward else 1) if time else 0)
     # Written so that NaN fails.
     wrong = np.flatnonzero(~(off <= bound))
     if wrong.size:
         k = int(wrong[0])
         place = "step" if time else "gate block"
         raise AssertionError(
-            f"{name}: {place} {k} is off by {off[k]:.3e}, allowed {bound[k]:.3e} "
-            f"(plain NumPy in {kernel.dtype}: {allowed[k]:.3e}); {wrong.size} of {groups} "
-            "are too far off"
+            f"{name}: {place} {k} is off by {off[k]:.3e}, allowed {bound[k]:.3e}; "
+            f"{wrong.size} of {groups} are too far off"
         )
 
 

@@ -17,8 +17,13 @@ namespace rnnfast {
 namespace {
 
 // One chain of 513 terms has three to five times the rounding error of a BLAS product, whose kernels sum in many
-// lanes; blocks of 64 stay within twice of it (tests/yardstick.py) for 24 additions per 1,536 fma.
+// lanes; blocks of 64 stay within twice of it (tests/yardstick.py) for 24 additions per 1,536 fma. Without fma every
+// term is rounded twice, and blocks of 32 do.
+#if defined(__FMA__) || defined(__aarch64__)
 constexpr Index kBlock = 64;
+#else
+constexpr Index kBlock = 32;
+#endif
 
 #if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
 constexpr int kRegisters = 32;

@@ -15,14 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 
-def excess(
-    kernel: np.ndarray,
-    plain: np.ndarray,
-    ref: np.ndarray,
-    terms: int,
-    time: int = 0,
-) -> float:
-    """Return the largest ratio of a kernel's error to what it may be; at most 1 is a pass.
+def judge(
+    kernel: np.ndarray, plain: np.ndarray, ref: np.ndarray, terms: int, time: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the error and what is allowed, one number per entry of the first axis.
 
     Parameters
     ----------
@@ -35,14 +31,7 @@ def excess(
         N, the terms of a sum: I + H.
     time : {0, 1, -1}, default 0
         Whether the first axis is time, and then in which direction the pass went through it.
-
-    Returns
-    -------
-    float
-        NaN in the kernel where the reference has a number counts as infinite.
     """
-    if ref.size == 0:
-        return 0.0
     rows = len(ref)
     error, granted, scale = (
         np.abs(array).reshape(rows, -1).max(axis=1) for array in (kernel - ref, plain - ref, ref)
@@ -51,6 +40,18 @@ def excess(
         way = slice(None, None, time)
         granted, scale = (np.maximum.accumulate(array[way])[way] for array in (granted, scale))
     limits = np.finfo(kernel.dtype)
-    allowed = 2 * granted + 4 * limits.eps * scale + terms * limits.tiny
+    return error, 2 * granted + 4 * limits.eps * scale + terms * limits.tiny
+
+
+def excess(
+    kernel: np.ndarray, plain: np.ndarray, ref: np.ndarray, terms: int, time: int = 0
+) -> float:
+    """Return the largest ratio of a kernel's error to what it may be; at most 1 is a pass.
+
+    Parameters as of `judge`. NaN in the kernel where the reference has a number counts as infinite.
+    """
+    if ref.size == 0:
+        return 0.0
+    error, allowed = judge(kernel, plain, ref, terms, time)
     ratio = error / allowed
     return float(np.where(np.isnan(ratio), np.inf, ratio).max())
