@@ -1,5 +1,6 @@
 // The line between callers (bindings, self-test, later other front ends) and kernels: plain structs of
-// caller-owned pointers. Kernels trust them, allocate nothing, keep nothing and touch no Python.
+// caller-owned pointers. Kernels trust them, allocate nothing, keep nothing and touch no Python. Its few functions are
+// always inlined: it is included by units of every instruction set.
 //
 // Letters: T steps, B batch, I input, H hidden, G gate blocks, S states, K tape slots.
 #pragma once
@@ -22,7 +23,7 @@ template <class Real>
 struct Sequence {
   Real* base;
   Index time, batch;
-  Real* row(Index t, Index b) const { return base + t * time + b * batch; }
+  RNNFAST_HD Real* row(Index t, Index b) const { return base + t * time + b * batch; }
 };
 
 constexpr int kMaxStates = 2;
@@ -35,7 +36,7 @@ template <class Real>
 struct Weights {
   const Real* at
       [kWeights];  // in Weight order, C-contiguous, gate blocks in Cell::Gate order; a bias may be null
-  const Real* operator[](Weight w) const { return at[int(w)]; }
+  RNNFAST_HD const Real* operator[](Weight w) const { return at[int(w)]; }
 };
 
 // Index input: the row of `table` that each (t, b) takes, over the distinct indices only.
@@ -45,7 +46,7 @@ struct IndexInput {
   Index time, batch;        // strides of slot, in elements (time is negative in a reversed scan)
   const int64_t* distinct;  // (n,) ascending column numbers of W
   Index n;
-  Index row(Index t, Index b) const { return slot[t * time + b * batch]; }
+  RNNFAST_HD Index row(Index t, Index b) const { return slot[t * time + b * batch]; }
 };
 
 // What a forward pass keeps for the backward pass of one scan. `cell` is packed rows of K slots, c the
@@ -93,7 +94,7 @@ struct Member {
   int id, n;
   void* team;
   void (*wait)(void* team, int id, int n);  // barrier of the team's n members
-  void barrier() const {
+  RNNFAST_HD void barrier() const {
     if (n > 1) wait(team, id, n);
   }
 };
@@ -135,6 +136,6 @@ struct KernelTable {
 };
 
 // Sizes of the tape of one scan, in elements; the layout is private to the instruction set.
-inline Index padded_units(Index H, int lanes) { return (H + lanes - 1) / lanes * lanes; }
+RNNFAST_HD Index padded_units(Index H, int lanes) { return (H + lanes - 1) / lanes * lanes; }
 
 }  // namespace rnnfast

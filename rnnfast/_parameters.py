@@ -18,7 +18,7 @@ _STEMS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 def layout(
     spec: CellSpec,
-    I: int,  # noqa: E741
+    I: int,
     H: int,
     L: int,
     D: int,

@@ -227,7 +227,7 @@ def check_threads(who: str, name: str, n: Any) -> int:
     return int(n)
 
 
-def check_index_range(who: str, name: str, indices: np.ndarray, I: int, source: str) -> np.ndarray:  # noqa: E741
+def check_index_range(who: str, name: str, indices: np.ndarray, I: int, source: str) -> np.ndarray:
     """Return the indices as C-contiguous int64 if all lie in 0 ... I-1.
 
     Raises

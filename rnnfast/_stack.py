@@ -72,7 +72,7 @@ class Stack:
         self,
         who: str,
         name: str,
-        I: int,  # noqa: E741
+        I: int,
         H: int,
         L: int,
         D: int,

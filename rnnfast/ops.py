@@ -79,7 +79,7 @@ class Tape:
         return self._kept.B
 
     @property
-    def I(self) -> int:  # noqa: E743
+    def I(self) -> int:
         """Input features, or the size of the vocabulary."""
         return self._kept.I
 

@@ -31,7 +31,7 @@ class Problem:
         return self.row[1].shape[1]
 
     @property
-    def I(self) -> int:  # noqa: E743
+    def I(self) -> int:
         return self.row[0].shape[1]
 
     def astype(self, dtype: Any) -> Problem:
@@ -72,7 +72,7 @@ def make(
     cell: str,
     T: int,
     B: int,
-    I: int,  # noqa: E741
+    I: int,
     H: int,
     *,
     seed: int = 0,

@@ -16,7 +16,7 @@ from rnnfast._shapes import Checker
 F32 = np.float32
 
 
-def arrays(G: int = 3, T: int = 5, B: int = 32, I: int = 64, H: int = 256) -> dict[str, Any]:  # noqa: E741
+def arrays(G: int = 3, T: int = 5, B: int = 32, I: int = 64, H: int = 256) -> dict[str, Any]:
     return {
         "x": np.zeros((T, B, I), F32),
         "W": np.zeros((G * H, I), F32),

@@ -1,4 +1,4 @@
-"""Kernels judged by the yardstick of `rnnfast.cli.yardstick`; no test has a tolerance of its own."""
+"""Kernels judged by `rnnfast.cli.yardstick`; no test of a kernel has a tolerance of its own."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _judge(
     call: _Cell | _Linear, name: str, shape: tuple[int, ...], dtype: np.dtype, isa: str
 ) -> Iterator[Finding]:
     """Compare one kind of call, forward and backward, on as many draws as its size needs."""
-    T, B, I, H = shape  # noqa: E741
+    T, B, I, H = shape
     # The yardstick compares maxima, step by step: of a handful of numbers they say nothing.
     numbers = B * min(I, H)
     draws = 1 if numbers >= 200 else min(40, -(-600 // numbers))
@@ -97,7 +97,7 @@ class _Cell:
 
     def draw(self, rng: np.random.Generator) -> None:
         """Draw the arguments, in the kernel's element type."""
-        T, B, I, H = self.shape  # noqa: E741
+        T, B, I, H = self.shape
         rows, bound = self.spec.G * H, 1 / np.sqrt(H)
 
         def uniform(*size: int) -> np.ndarray:
@@ -175,7 +175,7 @@ class _Linear:
 
     def draw(self, rng: np.random.Generator) -> None:
         """Draw the arguments, in the kernel's element type."""
-        T, B, I, H = self.shape  # noqa: E741
+        T, B, I, H = self.shape
         self.layer = Linear(I, H, dtype=self.dtype, seed=int(rng.integers(2**32)), device="cpu")
         self.x = rng.standard_normal((T, B, I)).astype(self.dtype)
         self.dy = rng.standard_normal((T, B, H)).astype(self.dtype)
@@ -189,7 +189,7 @@ class _Linear:
 
     def reference(self, dtype: np.dtype) -> tuple[Results, Results]:
         """Compute the same in any element type."""
-        T, B, I, H = self.shape  # noqa: E741
+        T, B, I, H = self.shape
         x, dy = self.x.reshape(-1, I).astype(dtype), self.dy.reshape(-1, H).astype(dtype)
         W, b = (a.astype(dtype) for a in self.layer.parameters.values())
         dx = (dy @ W).reshape(T, B, I)

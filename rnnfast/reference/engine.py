@@ -45,7 +45,7 @@ class _Sizes:
 
     cell: str
     dtype: np.dtype
-    I: int  # noqa: E741
+    I: int
     H: int
     D: int
 
