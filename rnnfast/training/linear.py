@@ -164,8 +164,9 @@ class Linear(Layer):
 
     def _kernels(self, who: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         engine = _backend.resolve(self.device, who)
-        if engine is _backend.compiled.get("cpu"):
-            return engine.linear_forward, engine.linear_backward
+        compiled = _backend.compiled.get("cpu")
+        if compiled is not None and engine is compiled:
+            return compiled.linear_forward, compiled.linear_backward
         return _forward, _backward
 
 
