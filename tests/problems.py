@@ -90,8 +90,13 @@ def make(
     def draw(*shape: int, scale: float = 1.0) -> np.ndarray:
         return (scale * rng.standard_normal(shape)).astype(np.float32).astype(np.float64)
 
-    # The circular law: a random (H, H) block has spectral radius about sqrt(H) times its scale.
-    R = np.concatenate([draw(H, H, scale=0.8 / np.sqrt(H)) for _ in range(G)])
+    # The circular law: a random (H, H) block has spectral radius about sqrt(H) times its scale; a
+    # small one may have far more, and is scaled back, as the yardstick holds for radii up to 1.
+    blocks = [draw(H, H, scale=0.8 / np.sqrt(H)) for _ in range(G)]
+    if 0 < H <= 64:
+        radii = [np.abs(np.linalg.eigvals(block)).max() for block in blocks]
+        blocks = [b / max(1.0, r / 0.9) for b, r in zip(blocks, radii, strict=True)]
+    R = np.concatenate(blocks).astype(np.float32).astype(np.float64)
     W = draw(G * H, I, scale=1 / np.sqrt(max(I, 1)))
     biases = (draw(G * H, scale=0.3), draw(G * H, scale=0.3)) if bias else (None, None)
     return Problem(
