@@ -18,7 +18,7 @@ struct Rnn {
   static constexpr const char *gate_letters = "h", *state_letters = "h", *tape_letters = "h";
   RNNFAST_HD static constexpr bool reads_state(int) {
     return false;
-  }                                                // the elementwise part never sees the old h
+  }  // the elementwise part never sees the old h
   static constexpr bool one_gate_gradient = true;  // dgx == dgh
 };
 
