@@ -10,16 +10,6 @@ namespace {
 constexpr int kSpins = 1000;
 }  // namespace
 
-ThreadPool::~ThreadPool() {
-  stop_ = true;
-  {
-    std::lock_guard<std::mutex> lock(sleep_);
-    ++generation_;
-  }
-  wake_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
-}
-
 void ThreadPool::work(int id, uint32_t seen) {
   for (;;) {
     for (int spins = 0; generation_.load(std::memory_order_acquire) == seen; ++spins) {
@@ -32,7 +22,6 @@ void ThreadPool::work(int id, uint32_t seen) {
       wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
       --sleepers_;
     }
-    if (stop_) return;
     ++seen;
     if (id < members_) body_(context_, id, members_);
     left_.fetch_sub(1, std::memory_order_acq_rel);

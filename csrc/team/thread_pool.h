@@ -1,5 +1,5 @@
 // A pool of std::thread for builds and machines without OpenMP, and for ThreadSanitizer, which does not see into
-// OpenMP runtimes. One caller uses it at a time; others run alone meanwhile.
+// OpenMP runtimes. One caller uses it at a time; others run alone meanwhile. It lives as long as the process.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -14,7 +14,6 @@ namespace rnnfast {
 
 class ThreadPool {
  public:
-  ~ThreadPool();
   // False when another thread is using the pool: nothing has run then.
   bool try_run(int n, TeamBody body, void* context);
 
@@ -25,7 +24,6 @@ class ThreadPool {
   std::vector<std::thread> threads_;
   std::atomic<uint32_t> generation_{0};
   std::atomic<int> left_{0}, sleepers_{0};
-  std::atomic<bool> stop_{false};
   TeamBody body_ = nullptr;
   void* context_ = nullptr;
   int members_ = 0;
