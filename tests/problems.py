@@ -61,7 +61,8 @@ class Problem:
         y, state, tape = self.forward(**options)
         results = {"y": y}
         results.update(zip((f"{s}_n" for s in self.spec.states), state, strict=True))
-        gradients = self.function("_backward")(tape, self.dy, *self.dstate)
+        threads = options.get("threads")
+        gradients = self.function("_backward")(tape, self.dy, *self.dstate, threads=threads)
         results.update(gradients._asdict())
         if isinstance(gradients.dW, rnnfast.IndexedRows):
             results["dW"] = gradients.dW.dense()
