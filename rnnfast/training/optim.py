@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 Gradients = Mapping[str, "np.ndarray | IndexedRows"]
 
 
-class Optimizer:
+class Optimizer(ABC):
     """What SGD and Adam share: named parameters, their slots, the step count, saving and loading.
 
     A subclass names its `slots` (arrays kept per parameter, zero at first) and states the update of
@@ -113,11 +114,11 @@ class Optimizer:
             array[...] = state[name]
         self.steps = int(state["steps"])
 
+    @abstractmethod
     def _update(
         self, rate: float, gradient: np.ndarray, scratch: np.ndarray, *arrays: np.ndarray
     ) -> None:
         """Update the parameter and its slots, all in the shape of `gradient`, in place."""
-        raise NotImplementedError
 
     def _scratch_like(self, array: np.ndarray) -> np.ndarray:
         return self._scratch[array.dtype][: array.size].reshape(array.shape)
