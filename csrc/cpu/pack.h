@@ -21,8 +21,6 @@ constexpr int shuffle_index(int lane, bool high) {
   return high ? (lane & S ? kLanes + lane : lane + S) : (lane & S ? kLanes + lane - S : lane);
 }
 #if defined(__clang__) || __GNUC__ >= 12
-template <int S, bool high, int... lanes>
-struct Shuffle;
 template <int S, bool high, class Done, int next>
 struct ShuffleBuild;
 template <int... lanes>

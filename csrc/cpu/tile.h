@@ -41,7 +41,6 @@ constexpr int max_rows() {
   return NV == 4 ? 2 : NV == 3 ? 3 : NV == 2 ? 4 : 8;
 #endif
 }
-constexpr int kMaxRows = 8;
 constexpr int kTileSize = 32 * kLanes;  // elements of the largest tile: 8 x 4 vectors
 
 // init may be null (zero); its rows are ld_init apart (0: one row for all). out is compact: [m][v][lane].
