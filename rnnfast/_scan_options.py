@@ -55,3 +55,7 @@ class ScanOptions(NamedTuple):
     """Number of the first step, for the masks, below 2**32."""
     row_ids: np.ndarray | None = None
     """(B,) uint32, number of each batch row, for the masks; 0 ... B-1 if None."""
+    reverse: bool = False
+    """Whether the only direction (D=1) runs reversed in time, in all as a layer's second one: in
+    the order of steps, at resets, and in its masks (the direction of their counter is 1). Arrays
+    stay in the order of x."""
