@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import _random
 from ..cells import CELLS
-from . import scan
+from . import plan, scan
 
-__all__ = ["Prepared", "Tape", "backward", "forward", "last_kernel", "prepare"]
+__all__ = ["Prepared", "Tape", "backward", "between_layers", "forward", "last_kernel", "prepare"]
 
 _thread = threading.local()
 
@@ -66,16 +67,45 @@ class Prepared(_Sizes):
 class Tape(_Sizes):
     """Memory kept from one forward call; borrows x, y, W, R and h0, as the compiled tape does."""
 
-    def __init__(self, cell: str, x, y, params, state, kept) -> None:
+    def __init__(
+        self, cell: str, x, y, params, state, kept, cell_options, options, flat, plans
+    ) -> None:
         self._measure(cell, params)
-        self.T, self.B = x.shape[:2]
-        self.x, self.params, self.kept = (x.copy() if x.ndim == 2 else x), params, kept
-        self._borrowed = [("y", y)] if x.ndim == 2 else [("x", x), ("y", y)]
+        self.T, self.B = x.shape[:2] if flat is None else (flat.T, flat.B)
+        indices = x.dtype.kind in "iu"
+        self.x, self.params, self.kept = (x.copy() if indices else x), params, kept
+        self.cell_options, self.flat, self.plans = cell_options, flat, plans
+        self.reset_state = None if options is None else options.reset_state
+        self._borrowed = [("y", y)] if indices else [("x", x), ("y", y)]
         for row, suffix in zip(params, ("", " of the reverse direction"), strict=False):
             self._borrowed += [("W" + suffix, row[0]), ("R" + suffix, row[1])]
         if state is not None and state[0] is not None:
             self._borrowed.append(("h0", state[0]))
         self._checksums = [_checksum(array) for _, array in self._borrowed]
+
+    def states(self) -> tuple[np.ndarray, ...]:
+        """Return the states that each step left, (D, T, B, H) each, flat (D, N, H)."""
+        sequences = []
+        for k in range(CELLS[self.cell].S):
+            parts = []
+            for kept, steps in zip(self.kept, self.plans, strict=True):
+                values = kept.states[k][1:]
+                if steps.used is not None and not steps.hold:
+                    values = np.where(steps.used[:, :, None], values, np.zeros_like(values))
+                parts.append(values)
+            sequences.append(self._in_time(parts))
+        return tuple(sequences)
+
+    def gates(self) -> np.ndarray:
+        """Return the activated gates, (D, T, B, G, H), flat (D, N, G, H)."""
+        G = CELLS[self.cell].G
+        return self._in_time([np.stack(kept.slots[:G], 2) for kept in self.kept])
+
+    def _in_time(self, parts) -> np.ndarray:
+        """Stack what the directions have in scan order."""
+        pairs = zip(parts, self.plans, strict=True)
+        parts = [part[_in_scan_order(steps)] for part, steps in pairs]
+        return np.stack(parts if self.flat is None else [self.flat.unpad(part) for part in parts])
 
     def verify(self) -> None:
         """Raise RuntimeError naming the first borrowed array that changed since forward."""
@@ -93,67 +123,169 @@ def prepare(cell: str, params) -> Prepared:
     return Prepared(cell, params)
 
 
-def forward(cell, x, params, state, out, keep_tape, threads):
+def forward(cell, x, params, state, out, keep_tape, threads, options=None):
     """Run one layer; returns y (T, B, D*H), the final states (D, B, H) each, and the tape or None.
 
-    `threads` is part of the contract; NumPy's own BLAS decides how many it uses.
+    `options` are `ScanOptions`, or None for a plain call. With `cu_seqlens` there, x is (N, I) and
+    y (N, D*H). `threads` is part of the contract; NumPy's own BLAS decides how many it uses.
     """
     if isinstance(params, Prepared):
         params = params.params
-    module, options = _cell(cell)
-    S = CELLS[cell].S
-    T, B = x.shape[:2]
+    module, cell_options = _cell(cell)
+    S, G = CELLS[cell].S, CELLS[cell].G
     H, dtype = params[0][1].shape[1], params[0][1].dtype
-    y = np.empty((T, B, len(params) * H), dtype) if out is None else out
+    flat = None
+    if options is not None:
+        options = _copied(options)
+        if options.cell_clip:
+            cell_options["cell_clip"] = options.cell_clip
+        if options.cu_seqlens is not None:
+            flat = plan.Flat(options.cu_seqlens)
+    padded = x if flat is None else flat.pad(x)
+    T, B = padded.shape[:2]
+    y = np.empty((*_lead(flat, T, B), len(params) * H), dtype) if out is None else out
     state_n = tuple(np.empty((len(params), B, H), dtype) for _ in range(S))
-    kept = []
+    plans, kept = [], []
     initial = (None,) * S if state is None else state
     # Kernels do not warn about infinities and NaN that the input brought along.
     with np.errstate(all="ignore"):
         for d, row in enumerate(params):
+            steps = plan.PLAIN._replace(reverse=d == 1)
+            if options is not None:
+                steps = plan.make(options, flat, d, T, B, G, H, dtype)
             start = tuple(np.zeros((B, H), dtype) if s is None else s[d] for s in initial)
-            steps = x[::-1] if d else x
-            y_d, last, kept_d = scan.forward(module, options, steps, *row, start, keep=keep_tape)
-            y[:, :, d * H : (d + 1) * H] = y_d[::-1] if d else y_d
+            back = _in_scan_order(steps)
+            y_d, last, kept_d = scan.forward(
+                module, cell_options, padded[back], *row, start, keep=keep_tape, plan=steps
+            )
+            y_d = y_d[back]
+            y[..., d * H : (d + 1) * H] = y_d if flat is None else flat.unpad(y_d)
             for final, value in zip(state_n, last, strict=True):
                 final[d] = value
+            plans.append(steps)
             kept.append(kept_d)
-    tape = Tape(cell, x, y, params, state, kept) if keep_tape else None
+    tape = None
+    if keep_tape:
+        tape = Tape(cell, x, y, params, state, kept, cell_options, options, flat, plans)
     _note(cell, "forward", dtype)
     return y, state_n, tape
 
 
-def backward(tape, dy, dstate, need_dx, threads):
-    """Run one layer back; returns dx or None, the gradients per direction, and dstate0."""
+def backward(tape, dy, dstate, need_dx, threads, dstates=None, dgates=None):
+    """Run one layer back.
+
+    Returns
+    -------
+    dx : array in the form of x, or None
+    grads : tuple (D) of (dW, dR, dbW, dbR)
+    dstate0 : tuple of S arrays (D, B, H)
+    dreset : tuple of S arrays in the form of the option `reset_state`, or None
+    """
     tape.verify()
-    module, options = _cell(tape.cell)
-    T, B, H, dtype = tape.T, tape.B, tape.H, tape.dtype
-    S = CELLS[tape.cell].S
+    module, _ = _cell(tape.cell)
+    T, B, H, dtype, flat = tape.T, tape.B, tape.H, tape.dtype, tape.flat
+    S, G = CELLS[tape.cell].S, CELLS[tape.cell].G
+    pad = (lambda array: array) if flat is None else flat.pad
     dstate = (None,) * S if dstate is None else dstate
+    dstates = (None,) * S if dstates is None else dstates
     dstate0 = tuple(np.empty((tape.D, B, H), dtype) for _ in range(S))
-    indices = tape.x.ndim == 2
+    indices = tape.x.dtype.kind in "iu"
+    x_padded = pad(tape.x)
     dx = np.zeros((T, B, tape.I), dtype) if need_dx and not indices else None
+    dreset = None
+    if tape.reset_state is not None:
+        dreset = tuple(None if a is None else np.zeros_like(a) for a in tape.reset_state)
     grads = []
     with np.errstate(all="ignore"):
         for d, (W, R, bW, bR) in enumerate(tape.params):
-            back = slice(None, None, -1) if d else slice(None)
-            x = tape.x[back]
-            dy_d = np.zeros((T, B, H), dtype) if dy is None else dy[back, :, d * H : (d + 1) * H]
+            steps = tape.plans[d]
+            back = _in_scan_order(steps)
+            x = x_padded[back]
+            dy_d = np.zeros((T, B, H), dtype)
+            if dy is not None:
+                dy_d = pad(dy[..., d * H : (d + 1) * H])[back]
             last = tuple(np.zeros((B, H), dtype) if s is None else s[d] for s in dstate)
-            dgx, dgh, first = scan.backward(module, options, tape.kept[d], x, W, R, dy_d, last)
+            dgx, dgh, first, dreplacement = scan.backward(
+                module,
+                tape.cell_options,
+                tape.kept[d],
+                x,
+                W,
+                R,
+                dy_d,
+                last,
+                steps,
+                tuple(None if s is None else pad(s[d])[back] for s in dstates),
+                None if dgates is None else pad(dgates[d])[back],
+            )
             for gradient, value in zip(dstate0, first, strict=True):
                 gradient[d] = value
-            rows_x, rows_h = dgx.reshape(T * B, len(R)), dgh.reshape(T * B, len(R))
-            h_prev = tape.kept[d].states[0][:-1].reshape(T * B, H)
-            flat = x.reshape(T * B) if indices else x.reshape(T * B, tape.I)
-            dW = _gather(flat, rows_x) if indices else rows_x.T @ flat
+            if dreset is not None and dreplacement is not None:
+                for gradient, value in zip(dreset, dreplacement, strict=True):
+                    if gradient is not None:
+                        gradient[d] = plan.of_flags(value, gradient[d], flat, steps.reverse)
+            rows_x, rows_h = dgx.reshape(T * B, G * H), dgh.reshape(T * B, G * H)
+            live = scan.live(steps, T, B)
+            if indices:
+                picked = slice(None) if live is None else live.reshape(T * B)
+                dW = _gather(x.reshape(T * B)[picked], rows_x[picked])
+            else:
+                if live is not None:
+                    x = np.where(live[:, :, None], x, np.zeros_like(x))
+                dW = rows_x.T @ x.reshape(T * B, tape.I)
             if dx is not None:
-                dx[back] += dgx @ W
+                dx_d = dgx @ W
+                if live is not None:
+                    dx_d = np.where(live[:, :, None], dx_d, np.zeros_like(dx_d))
+                dx[back] += dx_d
+            dR = rows_h.T @ scan.operand(tape.kept[d], steps).reshape(T * B, H)
+            if steps.weight is not None:
+                dR = dR * steps.weight
             dbW = None if bW is None else rows_x.sum(0)
             dbR = None if bR is None else rows_h.sum(0)
-            grads.append((dW, rows_h.T @ h_prev, dbW, dbR))
+            grads.append((dW, dR, dbW, dbR))
+    if dx is not None and flat is not None:
+        dx = flat.unpad(dx)
     _note(tape.cell, "backward", dtype)
-    return dx, tuple(grads), dstate0
+    return dx, tuple(grads), dstate0, dreset
+
+
+def between_layers(x, add, H, p, seed, layer, t0, row_ids, cu_seqlens, threads):
+    """Return x times a dropout mask, plus `add` if it is given: (T, B, D*H) or flat (N, D*H)."""
+    y = x
+    if p > 0:
+        if cu_seqlens is None:
+            T, B = x.shape[:2]
+            row, step = np.arange(B), np.arange(T)[:, None]
+        else:
+            flat = plan.Flat(cu_seqlens)
+            row, step = flat.row, flat.step
+        numbers = row if row_ids is None else row_ids[row]
+        D = x.shape[-1] // H
+        y = x * _random.between_layers(
+            p, seed, layer, _random.number(step, t0), numbers, H, D, x.dtype
+        )
+    return y if add is None else y + add
+
+
+def _in_scan_order(steps):
+    """Slice that brings time to scan order, and back."""
+    return slice(None, None, -1) if steps.reverse else slice(None)
+
+
+def _lead(flat, T, B):
+    return (T, B) if flat is None else (len(flat.row),)
+
+
+def _copied(options):
+    """Copy the arrays of options, which the caller may change while a tape lives."""
+
+    def copied(value):
+        if isinstance(value, tuple):
+            return tuple(copied(entry) for entry in value)
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    return type(options)(*map(copied, options))
 
 
 def _gather(indices, rows):

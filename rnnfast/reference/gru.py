@@ -23,13 +23,21 @@ def forward(xp, gx, gh, states):
     return (h,), (r, z, n, gh_n)
 
 
-def backward(xp, tape, states_prev, dstates):
-    """Return dgx, dgh (B, 3, H) and what reaches the old state past the gates: (dh * z,)."""
+def backward(xp, tape, states_prev, dstates, dgates=None):
+    """Return dgx, dgh (B, 3, H) and what reaches the old state past the gates: (dh * z,).
+
+    dgates (B, 3, H) flows into the activated r, z and n.
+    """
     r, z, n, gh_n = tape
     (h_prev,) = states_prev
     (dh,) = dstates
     dgx_n = dh * (1 - z) * (1 - n * n)
+    if dgates is not None:
+        dgx_n = dgx_n + dgates[:, 2] * (1 - n * n)
     dgh_n = dgx_n * r
     dr = dgx_n * gh_n * r * (1 - r)
     dz = dh * (h_prev - n) * z * (1 - z)
+    if dgates is not None:
+        dr = dr + dgates[:, 0] * r * (1 - r)
+        dz = dz + dgates[:, 1] * z * (1 - z)
     return xp.stack([dr, dz, dgx_n], 1), xp.stack([dr, dz, dgh_n], 1), (dh * z,)

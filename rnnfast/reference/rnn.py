@@ -17,10 +17,15 @@ def forward(xp, gx, gh, states, nonlinearity):
     return (h,), (h,)
 
 
-def backward(xp, tape, states_prev, dstates, nonlinearity):
-    """Return dgx, dgh (B, 1, H) and what reaches the old states past the gates: nothing."""
+def backward(xp, tape, states_prev, dstates, nonlinearity, dgates=None):
+    """Return dgx, dgh (B, 1, H) and what reaches the old states past the gates: nothing.
+
+    dgates (B, 1, H) flows into the candidate, which is the activated gate.
+    """
     (h,) = tape
     (dh,) = dstates
+    if dgates is not None:
+        dh = dh + dgates[:, 0]
     da = dh * (1 - h * h) if nonlinearity == "tanh" else xp.where(h <= 0, xp.zeros_like(dh), dh)
     dg = da[:, None]
     return dg, dg, (xp.zeros_like(dh),)
