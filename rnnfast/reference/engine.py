@@ -99,6 +99,8 @@ class Tape(_Sizes):
     def gates(self) -> np.ndarray:
         """Return the activated gates, (D, T, B, G, H), flat (D, N, G, H)."""
         G = CELLS[self.cell].G
+        if self.T == 0:
+            return np.empty((self.D, *_lead(self.flat, 0, self.B), G, self.H), self.dtype)
         return self._in_time([np.stack(kept.slots[:G], 2) for kept in self.kept])
 
     def _in_time(self, parts) -> np.ndarray:
