@@ -47,6 +47,10 @@ class Checker:
         """Return the argument that fixed a letter."""
         return self._sizes[_ALIAS.get(letter, letter)][1]
 
+    def bind(self, source: str, **sizes: int) -> None:
+        """Fix letters by an argument that says them otherwise than by its shape."""
+        self._sizes.update({letter: (size, source) for letter, size in sizes.items()})
+
     @property
     def dtype(self) -> np.dtype:
         """The element type all arrays share."""
@@ -56,8 +60,10 @@ class Checker:
 
     # Shapes --------------------------------------------------------------------------------------
 
-    def shape(self, name: str, array: np.ndarray, spec: str) -> None:
+    def shape(self, name: str, array: np.ndarray, spec: str, other: str | None = None) -> None:
         """Match an array with a spec such as ``"T B I"``, ``"G*H P"``; unbound letters get bound.
+
+        A second spec, in letters already bound, is as good: ``"1 B H"``.
 
         Raises
         ------
@@ -65,6 +71,9 @@ class Checker:
             In the form: array, what came, what was expected, and which argument fixed each letter.
         """
         dims = spec.split()
+        others = [] if other is None else other.split()
+        if others and array.shape == tuple(self._size(dim) for dim in others):
+            return
         if array.ndim == len(dims):
             for dim, size in zip(dims, array.shape, strict=True):
                 letter = _ALIAS.get(dim, dim)
@@ -76,7 +85,10 @@ class Checker:
         text = f"{self.who}: {name} has shape {array.shape}, expected {_tuple(dims)}"
         if any(isinstance(size, int) for size in expected):
             text += f" = {_tuple(expected)}"
-        reasons = self._reasons(name, dims)
+        if others:
+            sizes = tuple(self._size(dim) for dim in others)
+            text += f" or {_tuple(others)} = {_tuple(sizes)}"
+        reasons = self._reasons(name, dims + [dim for dim in others if dim not in dims])
         raise ShapeError(f"{text}; {reasons}." if reasons else f"{text}.")
 
     def exactly(self, name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
@@ -87,6 +99,8 @@ class Checker:
             )
 
     def _size(self, dim: str) -> int | str:
+        if dim.isdigit():
+            return int(dim)
         size = 1
         for factor in dim.split("*"):
             letter = _ALIAS.get(factor, factor)
@@ -160,10 +174,10 @@ class Checker:
 
     # The kinds of array a call takes -------------------------------------------------------------
 
-    def block(self, name: str, array: Any, spec: str) -> np.ndarray:
+    def block(self, name: str, array: Any, spec: str, other: str | None = None) -> np.ndarray:
         """Check a parameter or a state; returns it C-contiguous, a copy only where it was not."""
         array = self.real(name, array)
-        self.shape(name, array, spec)
+        self.shape(name, array, spec, other)
         return np.require(array, requirements=["C", "A", "E"])
 
     def sequence(self, name: str, array: Any, spec: str) -> np.ndarray:
@@ -176,6 +190,29 @@ class Checker:
         """Check an index input, its range excepted, as int64 and C-contiguous."""
         array = self._array(name, array)
         self._native(name, array)
+        self.shape(name, array, spec)
+        return array
+
+    def whole(self, name: str, array: Any, spec: str) -> np.ndarray:
+        """Check an array of integers, their range excepted."""
+        array = self._array(name, array)
+        if array.dtype.kind not in "iu":
+            raise DTypeError(
+                f"{self.who}: {name} is {array.dtype}, expected integers. "
+                f"Use {name}.astype(np.int64)."
+            )
+        self._native(name, array)
+        self.shape(name, array, spec)
+        return array
+
+    def flags(self, name: str, array: Any, spec: str, meaning: str) -> np.ndarray:
+        """Check an array of bool, `meaning` being what True says."""
+        array = self._array(name, array)
+        if array.dtype != np.bool_:
+            raise DTypeError(
+                f"{self.who}: {name} is {array.dtype}, expected bool, True {meaning}. "
+                f"Use {name} != 0."
+            )
         self.shape(name, array, spec)
         return array
 
@@ -227,8 +264,15 @@ def check_threads(who: str, name: str, n: Any) -> int:
     return int(n)
 
 
-def check_index_range(who: str, name: str, indices: np.ndarray, I: int, source: str) -> np.ndarray:
-    """Return the indices as C-contiguous int64 if all lie in 0 ... I-1.
+def check_index_range(
+    who: str,
+    name: str,
+    indices: np.ndarray,
+    I: int,
+    source: str,
+    used: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the indices as C-contiguous int64 if all lie in 0 ... I-1, those not used excepted.
 
     Raises
     ------
@@ -240,6 +284,10 @@ def check_index_range(who: str, name: str, indices: np.ndarray, I: int, source: 
     # wrapped).
     if dense.size and np.maximum.reduce(dense.view(np.uint64), axis=None) >= I:
         wrong = dense.view(np.uint64) >= I
+        if used is not None:
+            wrong &= used
+            if not wrong.any():
+                return dense
         place = tuple(int(k) for k in np.unravel_index(int(wrong.argmax()), wrong.shape))
         raise IndexRangeError(
             f"{who}: {name} holds the index {indices[place]} at {list(place)}, "

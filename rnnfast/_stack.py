@@ -6,23 +6,29 @@ states.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from . import _backend
+from . import _backend, _call, _values
+from ._call import Call, Settings
+from ._forms import BATCH_FIRST, FLAT, TIME_FIRST, UNBATCHED, Form, States
 from ._indexed import IndexedRows
-from ._random import Masks
+from ._scan_options import ScanOptions
 from ._shapes import Checker, check_index_range, is_index_array
 from .cells import CELLS, CellSpec
-from .errors import DTypeError, TapeError
+from .errors import ArgumentError, DTypeError, TapeError
 
 __all__ = ["LayerTape", "Stack"]
 
 _compiled = _backend.compiled
 _ran = _backend.ran
 _INT64 = np.dtype(np.int64)
+
+_PLAIN, _PLAIN_LEARNED = Call(), Call(learned=True)
+"""The calls of the quick road, from a state given or zero, and from the learned one."""
 
 
 class LayerTape:
@@ -31,12 +37,10 @@ class LayerTape:
     It borrows x, y and the parameters: backward raises if one of them has changed since.
     """
 
-    __slots__ = ("_batched", "_kept", "_learned", "_masks", "_stack")
+    __slots__ = ("_call", "_kept", "_stack")
 
-    def __init__(self, stack: Stack, kept: list[Any], learned: bool) -> None:
-        self._stack, self._kept, self._learned = stack, kept, learned
-        self._masks: Masks | None = None
-        self._batched = True
+    def __init__(self, stack: Stack, kept: list[Any], call: Call) -> None:
+        self._stack, self._kept, self._call = stack, kept, call
 
     @property
     def cell(self) -> str:
@@ -45,7 +49,7 @@ class LayerTape:
 
     @property
     def T(self) -> int:
-        """Steps."""
+        """Steps; those of the longest row for flat input."""
         return self._kept[0].T
 
     @property
@@ -55,8 +59,25 @@ class LayerTape:
 
     @property
     def seed(self) -> int | None:
-        """The seed of the dropout masks, None where none were drawn."""
-        return None if self._masks is None else self._masks.seed
+        """The seed of the random masks, None where none were drawn."""
+        return None if self._call.draws is None else self._call.draws.seed
+
+    def states(self) -> States:
+        """Return the states and gates at every step, of all layers and directions.
+
+        Returns
+        -------
+        States
+            ``h, c, gates`` with (D*L, T, B, ...) each, (D*L, B, T, ...) under `batch_first`; made
+            at each call, and the caller's own.
+        """
+        leave = self._call.form.leave
+        layers = [tape.states() for tape in self._kept]
+        sequences = [leave(np.concatenate(parts), 1) for parts in zip(*layers, strict=True)]
+        gates = np.concatenate([tape.gates() for tape in self._kept])
+        return States(
+            **dict(zip(self._stack.spec.states, sequences, strict=True)), gates=leave(gates, 1)
+        )
 
     def __repr__(self) -> str:
         return f"<rnnfast tape of {self._stack.who} (T={self.T}, B={self.B})>"
@@ -65,7 +86,7 @@ class LayerTape:
 class Stack:
     """Sizes and options of a layer, and its forward and backward pass.
 
-    Attributes are fixed at construction, `dropout` excepted.
+    Sizes are fixed at construction; `configure` sets the options that are not.
     """
 
     def __init__(
@@ -77,21 +98,22 @@ class Stack:
         L: int,
         D: int,
         batch_first: bool,
-        dropout: float,
         dtype: np.dtype,
         device: str,
     ) -> None:
         self.who, self.name, self.I, self.H, self.L, self.D = who, name, I, H, L, D
-        self.batch_first, self.dropout, self.dtype, self.device = (
-            batch_first,
-            dropout,
-            dtype,
-            device,
-        )
+        self.batch_first, self.dtype, self.device = batch_first, dtype, device
         self._single = self.spec.S == 1
-        core = _compiled.get(device)
-        # One layer, time first, is what the kernel takes as it is.
-        self._quick = core if L == 1 and not batch_first else None
+        self.configure(Settings(), 0.0, False)
+
+    def configure(self, settings: Settings, dropout: float, residual: bool) -> None:
+        """Set the options of the scan, and those between layers."""
+        self.settings, self.dropout, self.residual = settings, dropout, residual
+        # One layer, time first, without options is what the kernel takes as it is.
+        plain = self.L == 1 and not self.batch_first and settings == Settings()
+        self._quick = _compiled.get(self.device) if plain else None
+        self.random = settings.random or (dropout > 0 and self.L > 1)
+        """Whether masks are drawn while training."""
 
     @property
     def spec(self) -> CellSpec:
@@ -100,8 +122,8 @@ class Stack:
 
     # Forward -------------------------------------------------------------------------------------
 
-    def forward(self, rows, initial, x, state, keep_tape=False, masks=None):
-        """Run all layers.
+    def forward(self, rows, initial, x, state, keep_tape=False):
+        """Run all layers, without an option of this call.
 
         Parameters
         ----------
@@ -111,8 +133,6 @@ class Stack:
         x, state
             As the user gave them.
         keep_tape : bool
-        masks : Masks, optional
-            Dropout between layers.
 
         Returns
         -------
@@ -130,9 +150,10 @@ class Stack:
                 _ran.engine = core
                 y, state_n, kept = result
                 if keep_tape:
-                    kept = LayerTape(self, [kept], state is None and initial is not None)
+                    learned = state is None and initial is not None
+                    kept = LayerTape(self, [kept], _PLAIN_LEARNED if learned else _PLAIN)
                 return y, (state_n[0] if self._single else state_n), kept
-        return self._forward_checked(rows, initial, x, state, keep_tape, masks)
+        return self.forward_with({}, rows, initial, x, state, keep_tape)
 
     def _are_indices(self, x: ndarray) -> bool:
         """Whether x is (T, B) of int64 in range; else the checker looks closer."""
@@ -143,49 +164,126 @@ class Stack:
             and np.maximum.reduce(x.view(np.uint64), axis=None) < self.I
         )
 
-    def _forward_checked(self, rows, initial, x, state, keep_tape, masks):
+    def forward_with(
+        self, given: Mapping[str, Any], rows, initial, x, state, keep_tape=False, training=False
+    ):
+        """Run all layers, with the options of this call, which `given` has as the user wrote them.
+
+        Parameters and results are those of `forward`.
+        """
         engine = _backend.resolve(self.device, self.who)
-        x, start, batched = self._enter(x, state)
-        T, B = x.shape[:2]
-        learned = start is None and initial is not None
-        if learned:
-            start = _repeat(initial, B)
+        check = self._checker()
+        flat = _call.enter_flat(check, given)
+        x, form, indices = self._enter(check, x, flat)
+        start = self._states(check, "{}0", state, form)
+        options, call = self._options(check, given, form, flat, initial, training, keep_tape)
+        if indices:
+            used = _call.used_steps(options, check["T"])
+            x = check_index_range(self.who, "x", x, self.I, "input_size", used)
+        if start is None and initial is not None:
+            start, call = _repeat(initial, check["B"]), call._replace(learned=True)
         y, kept, finals = x, [], []
         for k, row in enumerate(rows):
-            last, out = k == self.L - 1, None
-            if last and self.batch_first and batched:
-                out = np.empty((B, T, self.D * self.H), self.dtype).swapaxes(0, 1)
-            part = self._slice(start, k)
-            result = engine.forward(self.name, y, row, part, out, keep_tape, None)
+            read, out = y, None
+            p, add = self._after(call, k, read)
+            if k == self.L - 1 and form is BATCH_FIRST and p == 0 and add is None:
+                out = np.empty((check["B"], check["T"], self.D * self.H), self.dtype).swapaxes(0, 1)
+            scan = self._scan(options, k)
+            result = engine.forward(
+                self.name, read, row, self._slice(start, k), out, keep_tape, None, *scan
+            )
             y, state_n, tape = self.agreed(result)
             finals.append(state_n)
             kept.append(tape)
-            if masks is not None and not last:
-                y = y * masks.between_layers(k, T, B, self.H, self.D, self.dtype)
+            if p > 0 or add is not None:
+                y = self._between(engine, call, k, y, add, p)
         _ran.engine = engine
-        state = self._join(finals)
-        tape = None
-        if keep_tape:
-            tape = LayerTape(self, kept, learned)
-            tape._masks, tape._batched = masks, batched
-        return self._leave(y, batched), self._unbatch(state, batched), tape
+        y = form.leave(y)
+        if form is BATCH_FIRST:
+            y = np.ascontiguousarray(y)
+        state = self._unbatch(self._join(finals), form)
+        return y, state, LayerTape(self, kept, call) if keep_tape else None
 
-    def _enter(self, x, state):
-        """Check x and the state, and bring x to (T, B, I) or (T, B), states to (D*L, B, H)."""
-        check = self._checker()
+    def _enter(self, check: Checker, x, flat: ndarray | None):
+        """Check x, its range excepted, and bring it to (T, B, I) or (T, B), flat (N, I) or (N,)."""
         indices = is_index_array(x)
-        dims = "B T" if self.batch_first else "T B"
-        full = 2 if indices else 3
-        batched = not (isinstance(x, ndarray) and x.ndim == full - 1)
-        spec = (dims if batched else "T") + ("" if indices else " I")
+        if flat is not None:
+            form = FLAT
+        elif isinstance(x, ndarray) and x.ndim == (1 if indices else 2):
+            form = UNBATCHED
+        else:
+            form = BATCH_FIRST if self.batch_first else TIME_FIRST
+        spec = form.steps + ("" if indices else " I")
         x = check.indices("x", x, spec) if indices else check.sequence("x", x, spec)
-        if not batched:
-            x = x[:, None]
-        elif self.batch_first:
-            x = x.swapaxes(0, 1)
-        if indices:
-            x = check_index_range(self.who, "x", x, self.I, "input_size")
-        return x, self._states(check, "{}0", state, batched), batched
+        if form is UNBATCHED:
+            check.bind("x", B=1)
+        return form.enter(x), form, indices
+
+    def _options(
+        self,
+        check: Checker,
+        given: Mapping[str, Any],
+        form: Form,
+        flat: ndarray | None,
+        initial: tuple[ndarray, ...] | None,
+        training: bool,
+        keep_tape: bool,
+    ) -> tuple[dict[str, Any], Call]:
+        """Fields of `ScanOptions` for all layers together, and what the tape keeps of the call."""
+        fields = _call.check_steps(check, form, given, flat)
+        fields["reset_state"], replaced = self._replacement(check, form, given, initial)
+        if fields["reset_state"] is None:
+            del fields["reset_state"]
+        speaker = f"{self.who}.forward"
+        fields |= _call.check_time(speaker, given, "bidirectional=True" if self.D == 2 else None)
+        fields |= _call.scan_fields(self.settings, training, keep_tape)
+        draws = None
+        if training and self.random:
+            draws = _call.check_draws(speaker, given, check["B"], check.source("B"))
+            if self.settings.random:
+                fields |= draws._asdict()
+        dropout = self.dropout if training and self.L > 1 else 0.0
+        return fields, Call(form, False, replaced, dropout, self.residual, draws, flat)
+
+    def _replacement(self, check: Checker, form: Form, given: Mapping[str, Any], initial):
+        """Check what a reset puts in place of the state: (D*L, T or 1, B, H) each, and its name."""
+        name = _values.choice(
+            self.who, "reset_to", given.get("reset_to", "zero"), "zero", "learned"
+        )
+        state = _call.check_replacement(check, form, given, self.spec.states, "D*L")
+        if name == "zero":
+            return state, None if state is None else "given"
+        if state is not None:
+            raise ArgumentError(
+                f'{self.who}: reset_to is "learned" and reset_state is given, expected one: each '
+                "says what a reset puts in place of the state."
+            )
+        if initial is None:
+            raise ArgumentError(
+                f'{self.who}: reset_to is "learned", but the layer has no learned state; expected '
+                '"zero", or a layer with initial_state="learned".'
+            )
+        if given.get("reset") is None:
+            return None, None
+        return tuple(p[:, None] for p in _repeat(initial, check["B"])), "learned"
+
+    def _scan(self, options: dict[str, Any], k: int) -> tuple[ScanOptions, ...]:
+        """Give layer k its options as the last argument of a back end; none for a plain call."""
+        if not options:
+            return ()
+        mine = ScanOptions(**options)
+        return (mine._replace(layer=k, reset_state=self._slice(mine.reset_state, k)),)
+
+    def _after(self, call: Call, k: int, read):
+        """Tell what comes after layer k: the probability of a zero, and what is added."""
+        p = call.dropout if k < self.L - 1 else 0.0
+        return p, (read if call.residual and k > 0 else None)
+
+    def _between(self, engine, call: Call, k: int, x, add, p: float):
+        """Apply the mask after layer k, to its output or to the gradient of it, and add."""
+        seed, t0, row_ids = call.draws or (0, 0, None)
+        x, add = (None if a is None else np.ascontiguousarray(a) for a in (x, add))
+        return engine.between_layers(x, add, self.H, p, seed, k, t0, row_ids, call.cu_seqlens, None)
 
     def _checker(self, who: str | None = None, **sizes: tuple[int, str]) -> Checker:
         return Checker(
@@ -195,10 +293,11 @@ class Stack:
             H=(self.H, "hidden_size"),
             D=(self.D, "bidirectional"),
             L=(self.L, "num_layers"),
+            G=(self.spec.G, "the cell"),
             **sizes,
         )
 
-    def _states(self, check: Checker, pattern: str, state, batched: bool):
+    def _states(self, check: Checker, pattern: str, state, form: Form):
         """Check a state in the user's form; returns a tuple of S arrays (D*L, B, H), or None."""
         if state is None:
             return None
@@ -214,13 +313,13 @@ class Stack:
         for letter, array in zip(letters, state, strict=True):
             width = "P" if letter == "h" else "H"
             if array is not None:
-                spec = f"D*L B {width}" if batched else f"D*L {width}"
-                array = check.block(pattern.format(letter), array, spec)
-                array = array if batched else np.ascontiguousarray(array[:, None])
+                array = check.block(pattern.format(letter), array, f"D*L {form.rows} {width}")
+                array = np.ascontiguousarray(array[:, None]) if form is UNBATCHED else array
             blocks.append(array)
         return tuple(blocks)
 
     def _slice(self, state, k: int):
+        """Take the part of layer k of what has D*L in front."""
         if state is None:
             return None
         part = slice(k * self.D, (k + 1) * self.D)
@@ -231,13 +330,8 @@ class Stack:
         joined = tuple(np.concatenate(entries) for entries in zip(*parts, strict=True))
         return joined[0] if self._single else joined
 
-    def _leave(self, y, batched: bool):
-        if not batched:
-            return y[:, 0]
-        return y.swapaxes(0, 1) if self.batch_first else y
-
-    def _unbatch(self, state, batched: bool):
-        if batched:
+    def _unbatch(self, state, form: Form):
+        if form is not UNBATCHED:
             return state
         return state[:, 0] if self._single else tuple(s[:, 0] for s in state)
 
@@ -251,7 +345,7 @@ class Stack:
 
     # Backward ------------------------------------------------------------------------------------
 
-    def backward(self, tape: LayerTape, dy, dstate, need_dx: bool):
+    def backward(self, tape: LayerTape, dy, dstate, need_dx: bool, dstates=None):
         """Run all layers back.
 
         Returns
@@ -260,51 +354,83 @@ class Stack:
         dstate0 : tuple of S arrays (D*L, B, H)
         dstate : the same in the user's form
         grads : list (L) of D tuples (dW, dR, dbW, dbR)
+        dreset : tuple of S arrays (D*L, T or 1, B, H) or None, or None
         """
-        if self._quick is not None and tape._batched and (dy is None or type(dy) is ndarray):
+        call = tape._call
+        quick = self._quick is not None and call.form is TIME_FIRST and call.replaced is None
+        if quick and dstates is None and (dy is None or type(dy) is ndarray):
             last = (dstate,) if self._single and dstate is not None else dstate
             result = self._back(self._quick, tape, 0, dy, last, need_dx)
             if result is not None:
                 _ran.engine = self._quick
-                dx, grads, first = result
-                return dx, first, (first[0] if self._single else first), [grads]
-        return self._backward_checked(f"{self.who}.backward", tape, dy, dstate, need_dx)
+                dx, grads, first, _ = result
+                return dx, first, (first[0] if self._single else first), [grads], None
+        return self._backward_checked(f"{self.who}.backward", tape, dy, dstate, need_dx, dstates)
 
-    def _back(self, engine, tape: LayerTape, k: int, dy, dstate, need_dx: bool):
+    def _back(self, engine, tape: LayerTape, k: int, dy, dstate, need_dx: bool, *inner):
         """One layer on a back end, which raises RuntimeError if a borrowed array has changed."""
         try:
-            return engine.backward(tape._kept[k], dy, dstate, need_dx, None)
+            return engine.backward(tape._kept[k], dy, dstate, need_dx, None, *inner)
         except RuntimeError as error:
             place = f" layer {k}:" if self.L > 1 else ""
             text = str(error).removeprefix(f"rnnfast.{self.name}: ")
             raise TapeError(f"{self.who}.backward:{place} {text}") from error
 
-    def _backward_checked(self, who: str, tape: LayerTape, dy, dstate, need_dx: bool):
+    def _backward_checked(self, who: str, tape: LayerTape, dy, dstate, need_dx: bool, dstates):
         engine = _backend.resolve(self.device, who)
-        T, B, batched = tape.T, tape.B, tape._batched
-        check = self._checker(who, T=(T, "the tape"), B=(B, "the tape"))
+        call = tape._call
+        form = call.form
+        check = self._checker(who, T=(tape.T, "the tape"), B=(tape.B, "the tape"))
+        if call.cu_seqlens is not None:
+            check.bind("the tape", N=int(call.cu_seqlens[-1]))
         if dy is not None:
-            dims = ("B T" if self.batch_first else "T B") if batched else "T"
-            dy = check.sequence("dy", dy, f"{dims} D*H")
-            if not batched:
-                dy = dy[:, None]
-            elif self.batch_first:
-                dy = dy.swapaxes(0, 1)
-        last = self._states(check, "d{}_n", dstate, batched)
-        dx, all_grads, firsts = dy, [None] * self.L, [None] * self.L
+            dy = form.enter(check.sequence("dy", dy, f"{form.steps} D*H"))
+        last = self._states(check, "d{}_n", dstate, form)
+        into = _call.check_dstates(check, form, dstates, self.spec, "D*L")
+        dx, all_grads, firsts, resets = dy, [None] * self.L, [None] * self.L, [None] * self.L
         for k in reversed(range(self.L)):
-            result = self._back(engine, tape, k, dx, self._slice(last, k), need_dx or k > 0)
-            dx, all_grads[k], firsts[k] = self.agreed(result)
-            if k > 0 and tape._masks is not None:
-                dx = dx * tape._masks.between_layers(k - 1, T, B, self.H, self.D, self.dtype)
+            dout = dx
+            p, add = self._after(call, k, dout)
+            if p > 0 and dout is not None:
+                dx = self._between(engine, call, k, dout, None, p)
+            inner = self._inner(into, k)
+            needed = need_dx or k > 0
+            result = self._back(engine, tape, k, dx, self._slice(last, k), needed, *inner)
+            dx, all_grads[k], firsts[k], resets[k] = self.agreed(result)
+            if add is not None:
+                dx = self._between(engine, call, k, dx, add, 0.0)
         _ran.engine = engine
         first = self._join(firsts)
         stacked = (first,) if self._single else first
         if dx is not None:
-            dx = self._leave(dx, batched)
-        return dx, stacked, self._unbatch(first, batched), all_grads
+            dx = form.leave(dx)
+        return dx, stacked, self._unbatch(first, form), all_grads, self._join_resets(resets)
 
-    def named(self, names, grads, first, learned: bool, initial) -> dict[str, Any]:
+    def _inner(self, into: tuple[Any, ...], k: int) -> tuple[Any, ...]:
+        """Take the gradients into the states and gates of layer k, nothing where there are none."""
+        if not into:
+            return ()
+        sequences, gates = into
+        return self._slice(sequences, k), None if gates is None else self._slice((gates,), k)[0]
+
+    def _join_resets(self, resets):
+        """Per-layer gradients of replacements as (D*L, T or 1, B, H) each."""
+        if resets[0] is None:
+            return None
+        return tuple(
+            None if entries[0] is None else np.concatenate(entries)
+            for entries in zip(*resets, strict=True)
+        )
+
+    def reset_gradient(self, tape: LayerTape, dreset):
+        """Bring the gradient of `reset_state` into the form of the argument, None without one."""
+        call = tape._call
+        if call.replaced != "given":
+            return None
+        gradients = tuple(None if d is None else call.form.leave(d, 1) for d in dreset)
+        return gradients[0] if self._single else gradients
+
+    def named(self, names, grads, first, dreset, tape: LayerTape, initial) -> dict[str, Any]:
         """Gradients of all parameters by PyTorch's names."""
         gradients: dict[str, Any] = {}
         for layer_names, layer_grads in zip(names, grads, strict=True):
@@ -317,9 +443,13 @@ class Stack:
                     if name is not None:
                         gradients[name] = gradient
         if initial is not None:
-            for letter, array, gradient in zip(self.spec.states, initial, first, strict=True):
+            call = tape._call
+            for s, letter in enumerate(self.spec.states):
                 # A state that was given took the place of the learned one.
-                gradients[f"{letter}_0"] = gradient.sum(1) if learned else np.zeros_like(array)
+                total = first[s].sum(1) if call.learned else np.zeros_like(initial[s])
+                if call.replaced == "learned":
+                    total = total + dreset[s].sum((1, 2))
+                gradients[f"{letter}_0"] = total
         return gradients
 
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy import ndarray
 
-from . import _backend, initializers
+from . import _backend, _call, _values, initializers
+from ._forms import States
 from ._indexed import IndexedRows
 from ._parameters import Parameters, layout
-from ._random import Masks
 from ._stack import LayerTape, Stack
 from .cells import find
 from .errors import ArgumentError, DTypeError, TapeError
 from .ops import rnn_cell
+from .options import CellOptions, LayerCallOptions, LayerForwardOptions, LayerOptions
 
 __all__ = ["GRU", "LSTM", "RNN", "LayerGradients", "PreparedLayer", "Recurrent"]
 
 State = ndarray | tuple[ndarray, ...]
+_Value = TypeVar("_Value")
 
 
 class LayerGradients(NamedTuple):
@@ -35,21 +37,125 @@ class LayerGradients(NamedTuple):
         Gradient of the initial state, given or not.
     parameters : dict of str to array or IndexedRows
         By the names of `layer.parameters`; under index input ``weight_ih_l0`` is an `IndexedRows`.
+    reset_state : in the form of the option, or None
+        Gradient of `reset_state`, None where it was not given; an entry of the tuple is None where
+        that one was.
     """
 
     x: ndarray | None
     state: State
     parameters: dict[str, ndarray | IndexedRows]
+    reset_state: ndarray | tuple[ndarray | None, ...] | None = None
+
+
+class _Setting(Generic[_Value]):
+    """An option of the constructor that may be set later, and is checked again then."""
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, layer: None, owner: type) -> _Setting[_Value]: ...
+    @overload
+    def __get__(self, layer: Recurrent, owner: type) -> _Value: ...
+    def __get__(self, layer: Recurrent | None, owner: type) -> _Setting[_Value] | _Value:
+        return self if layer is None else layer._config[self._name]
+
+    def __set__(self, layer: Recurrent, value: _Value) -> None:
+        layer._config.update(layer._configured(layer._stack, {self._name: value}))
 
 
 class Recurrent:
     """What the layers share; use `RNN`, `LSTM` or `GRU`.
 
     A call takes x as (T, B, I), as (B, T, I) under `batch_first`, or unbatched as (T, I); an
-    integer dtype means indices, with the last axis left out. The state is an array (D*L, B, H), for
-    the LSTM a tuple (h, c) of two; (D*L, H) each for unbatched input; zero, or the learned one, if
-    omitted.
+    integer dtype means indices, with the last axis left out; with `cu_seqlens` x is flat, (N, I).
+    The state is an array (D*L, B, H), for the LSTM a tuple (h, c) of two; (D*L, H) each for
+    unbatched input; zero, or the learned one, if omitted.
+
+    Parameters
+    ----------
+    input_size : int
+        I, features of x, or the size of the vocabulary for index input.
+    hidden_size : int
+        H, hidden units per direction.
+    num_layers : int
+        L, stacked layers; each reads the y of the one before.
+    bias : bool
+        Whether to have `bias_ih` and `bias_hh`.
+    batch_first : bool
+        x and y are (B, T, ...) instead of (T, B, ...); states are not affected.
+    dropout : float
+        Probability of a zero between layers, in `forward(training=True)` only; what stays is scaled
+        by 1 / (1 - p).
+    bidirectional : bool
+        A second direction runs from the end; y holds both side by side.
+    **options
+        See `rnnfast.options.LayerOptions`: `recurrent_dropout`, `recurrent_dropout_mode`,
+        `zoneout`, `weight_drop`, `residual`, `cell_clip`, `clip_state_gradient`, `initial_state`,
+        `dtype`, `seed`, `device`.
+
+    Attributes
+    ----------
+    parameters : mapping of str to ndarray
+        PyTorch's names and shapes: ``weight_ih_l0`` (G*H, I), ``weight_hh_l0`` (G*H, H),
+        ``bias_ih_l0``, ``bias_hh_l0`` (G*H,), then ``_l0_reverse``, ``_l1`` ...; the classes say
+        how many gates G a cell has, and in which order. U(-1/sqrt(H), 1/sqrt(H)) at first. Writes
+        into the arrays are seen by the next call. Also readable and settable as attributes.
+
+    Raises
+    ------
+    DTypeError, ArgumentError, DeviceError
+        Name the option, what came and what was expected.
     """
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        who = f"rnnfast.{type(self).__name__}"
+        _call.check_names(who, options, LayerOptions)
+        config: dict[str, Any] = {
+            name: value for name, value in _DEFAULTS.items() if name in LayerOptions.__annotations__
+        }
+        config.update(options)
+        seed = config.pop("seed", None)
+        config.update(
+            cell=cell,
+            input_size=_values.at_least(who, "input_size", input_size, 1),
+            hidden_size=_values.at_least(who, "hidden_size", hidden_size, 1),
+            num_layers=_values.at_least(who, "num_layers", num_layers, 1),
+            bias=_values.switch(who, "bias", bias),
+            batch_first=_values.switch(who, "batch_first", batch_first),
+            dropout=dropout,
+            bidirectional=_values.switch(who, "bidirectional", bidirectional),
+        )
+        _values.choice(who, "initial_state", config["initial_state"], "zero", "learned")
+        dtype = np.dtype(config["dtype"])
+        if dtype not in (np.float32, np.float64):
+            raise DTypeError(f"{who}: dtype is {dtype}, expected float32 or float64.")
+        config["dtype"] = dtype.name
+        _backend.resolve(config["device"], who)
+        self._build(config, None)
+        if self.dropout > 0 and self.num_layers == 1:
+            warnings.warn(
+                f"{who}: dropout is between layers, so dropout={self.dropout} does nothing with "
+                "num_layers=1.",
+                UserWarning,
+                stacklevel=3,
+            )
+        initializers.uniform(self, seed)
 
     def _build(self, config: dict[str, Any], arrays: Mapping[str, ndarray] | None) -> None:
         """Set up from the constructor's arguments; parameters are `arrays`, or empty ones."""
@@ -64,47 +170,26 @@ class Recurrent:
             L,
             D,
             config["batch_first"],
-            config["dropout"],
             dtype,
             config["device"],
         )
+        self.__dict__["_config"] = config
+        config.update(self._configured(stack, {}))
         learned = config["initial_state"] == "learned"
         shapes, names = layout(stack.spec, stack.I, stack.H, L, D, config["bias"], learned)
         if arrays is None:
             arrays = {name: np.empty(shape, dtype) for name, shape in shapes.items()}
         parameters = Parameters(who, dtype, shapes, names, arrays)
-        self.__dict__.update(_config=config, _stack=stack, _names=names, parameters=parameters)
+        self.__dict__.update(_stack=stack, _names=names, parameters=parameters)
 
-    def _start(self, cell: str, seed: int | None, **config: Any) -> None:
-        """Check the constructor's arguments, build, and draw the parameters."""
-        who = f"rnnfast.{type(self).__name__}"
-        for name in ("input_size", "hidden_size", "num_layers"):
-            _positive(who, name, config[name])
-            config[name] = int(config[name])
-        for name in ("bias", "batch_first", "bidirectional"):
-            if not isinstance(config[name], (bool, np.bool_)):
-                came = type(config[name]).__qualname__
-                raise DTypeError(f"{who}: {name} is of type {came}, expected bool.")
-        config["dropout"] = _probability(who, config["dropout"])
-        if config["dropout"] > 0 and config["num_layers"] == 1:
-            warnings.warn(
-                f"{who}: dropout is between layers, so dropout={config['dropout']} does nothing "
-                "with num_layers=1.",
-                UserWarning,
-                stacklevel=3,
-            )
-        if config["initial_state"] not in ("zero", "learned"):
-            raise ArgumentError(
-                f"{who}: initial_state is {config['initial_state']!r}, "
-                'expected "zero" or "learned".'
-            )
-        dtype = np.dtype(config["dtype"])
-        if dtype not in (np.float32, np.float64):
-            raise DTypeError(f"{who}: dtype is {dtype}, expected float32 or float64.")
-        config["dtype"] = dtype.name
-        _backend.resolve(config["device"], who)
-        self._build({"cell": cell, **config}, None)
-        initializers.uniform(self, seed)
+    def _configured(self, stack: Stack, changes: dict[str, Any]) -> dict[str, Any]:
+        """Check the options that may change, set them in the stack, and return them."""
+        new = {name: self._config[name] for name in _SETTINGS} | changes
+        settings = _call.check_settings(stack.who, stack.spec, new)
+        new["dropout"] = _values.probability(stack.who, "dropout", new["dropout"])
+        new["residual"] = _values.switch(stack.who, "residual", new["residual"])
+        stack.configure(settings, new["dropout"], new["residual"])
+        return new
 
     # What the layer is ---------------------------------------------------------------------------
 
@@ -163,19 +248,28 @@ class Recurrent:
         """The device asked for."""
         return self._stack.device
 
-    @property
-    def dropout(self) -> float:
-        """Probability of a zero between layers while training; may be set."""
-        return self._stack.dropout
-
-    @dropout.setter
-    def dropout(self, p: float) -> None:
-        self._stack.dropout = self._config["dropout"] = _probability(self._stack.who, p)
+    dropout = _Setting[float]("Probability of a zero between layers while training; may be set.")
+    recurrent_dropout = _Setting[float](
+        "Probability of a zero in the operand of R while training; may be set."
+    )
+    recurrent_dropout_mode = _Setting[str](
+        'One mask of recurrent dropout per "sequence" or "step"; may be set.'
+    )
+    zoneout = _Setting[float | tuple[float, ...]](
+        "Probability that a unit keeps its old value, of all states or of each; may be set."
+    )
+    weight_drop = _Setting[float]("Probability of a zero in R while training; may be set.")
+    residual = _Setting[bool]("Whether layers from the second on add what they read; may be set.")
+    cell_clip = _Setting[float | None]("Bound of the cell state, None for none; may be set.")
+    clip_state_gradient = _Setting[float | None](
+        "Bound of what a step sends back to its incoming state, None for none; may be set."
+    )
 
     def __repr__(self) -> str:
         given = [str(self.input_size), str(self.hidden_size)]
+        config = {**self._config, **self._stack.spec.options}
         for name, default in _DEFAULTS.items():
-            value = self._config.get(name, default)
+            value = config.get(name, default)
             if value != default:
                 given.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(given)})"
@@ -223,14 +317,38 @@ class Recurrent:
 
     # Running -------------------------------------------------------------------------------------
 
-    def __call__(self, x: ndarray, state: State | None = None) -> tuple[ndarray, State]:
-        """Run over a sequence, without dropout and without a tape.
+    @overload
+    def __call__(
+        self,
+        x: ndarray,
+        state: State | None = None,
+        *,
+        return_states: Literal[False] = False,
+        **options: Unpack[LayerCallOptions],
+    ) -> tuple[ndarray, State]: ...
+    @overload
+    def __call__(
+        self,
+        x: ndarray,
+        state: State | None = None,
+        *,
+        return_states: Literal[True],
+        **options: Unpack[LayerCallOptions],
+    ) -> tuple[ndarray, State, States]: ...
+    def __call__(self, x, state=None, *, return_states=False, **options):
+        """Run over a sequence as an evaluation: random masks are off.
 
         Parameters
         ----------
-        x : (T, B, I), or (T, B) of an integer dtype; (B, T, ...) under batch_first; (T, I)
-        unbatched state : (D*L, B, H), for the LSTM (h, c) of that shape each; optional
+        x : (T, B, I), or (T, B) of an integer dtype
+            (B, T, ...) under `batch_first`; (T, I) unbatched; (N, I) with `cu_seqlens`.
+        state : (D*L, B, H), for the LSTM (h, c) of that shape each; optional
             Zero, or the learned state, if omitted.
+        return_states : bool
+            Whether to return the states and gates of every step as well.
+        **options
+            See `rnnfast.options.LayerCallOptions`: `lengths`, `mask`, `cu_seqlens`, `reset`,
+            `reset_to`, `reset_state`, `pad_output`.
 
         Returns
         -------
@@ -238,10 +356,24 @@ class Recurrent:
             The last layer's h at every step, both directions side by side.
         state : in the form of the argument
             After the last step; for the reverse direction, after step 0.
+        states : States
+            Under ``return_states=True`` only.
+
+        Raises
+        ------
+        ShapeError, DTypeError, IndexRangeError, ArgumentError
+            Name the array or option, what came, what was expected, and what fixed the expectation.
         """
-        parameters = self.parameters
-        y, state, _ = self._stack.forward(parameters.rows, parameters.initial, x, state)
-        return y, state
+        stack, parameters = self._stack, self.parameters
+        if not (options or return_states):
+            y, state, _ = stack.forward(parameters.rows, parameters.initial, x, state)
+            return y, state
+        _call.check_names(stack.who, options, LayerCallOptions)
+        keep = _values.switch(stack.who, "return_states", return_states)
+        y, state, tape = stack.forward_with(
+            options, parameters.rows, parameters.initial, x, state, keep
+        )
+        return (y, state, tape.states()) if keep else (y, state)
 
     def forward(
         self,
@@ -252,6 +384,7 @@ class Recurrent:
         seed: int | None = None,
         t0: int = 0,
         row_ids: ndarray | None = None,
+        **options: Unpack[LayerForwardOptions],
     ) -> tuple[ndarray, State, LayerTape]:
         """Run over a sequence and keep a tape for `backward`.
 
@@ -260,15 +393,18 @@ class Recurrent:
         x, state
             As in a plain call.
         training : bool
-            Whether dropout between layers is on.
+            Whether random masks are on: dropout between layers, recurrent dropout, zoneout and
+            weight drop.
         seed : int, optional
-            64-bit seed of the dropout masks; drawn from the operating system if omitted. The tape
-            keeps it.
+            64-bit seed of the masks; drawn from the operating system if omitted. The tape keeps it.
+            This and the next two are read only where masks are drawn.
         t0 : int
             Number of the first step, for masks that do not depend on how a sequence is cut.
         row_ids : (B,) integers, optional
             Numbers of the batch rows, for masks that do not depend on the batch; 0 ... B-1 if
             omitted.
+        **options
+            See `rnnfast.options.LayerForwardOptions`: those of a plain call, `burn_in` and `tbptt`.
 
         Returns
         -------
@@ -276,12 +412,21 @@ class Recurrent:
         state : (D*L, B, H), for the LSTM (h, c)
         tape : LayerTape
             Borrows x, y and the parameters; leave them as they are until the last backward call.
+            ``tape.states()`` has the states and gates of every step.
+
+        Raises
+        ------
+        ShapeError, DTypeError, IndexRangeError, ArgumentError
+            As in a plain call.
         """
-        parameters = self.parameters
-        masks = None
-        if training and self._stack.dropout > 0 and self._stack.L > 1:
-            masks = self._masks(x, seed, t0, row_ids)
-        return self._stack.forward(parameters.rows, parameters.initial, x, state, True, masks)
+        stack, parameters = self._stack, self.parameters
+        if not options and not (training and stack.random):
+            return stack.forward(parameters.rows, parameters.initial, x, state, True)
+        _call.check_names(f"{stack.who}.forward", options, LayerForwardOptions)
+        given = {**options, "seed": seed, "t0": t0, "row_ids": row_ids}
+        return stack.forward_with(
+            given, parameters.rows, parameters.initial, x, state, True, bool(training)
+        )
 
     def backward(
         self,
@@ -289,6 +434,7 @@ class Recurrent:
         dy: ndarray | None = None,
         dstate: State | None = None,
         *,
+        dstates: States | None = None,
         need_dx: bool = True,
     ) -> LayerGradients:
         """Run back through time; any number of times per tape, with the same bits.
@@ -302,19 +448,21 @@ class Recurrent:
         dstate : in the form of the state, optional
             Gradient with respect to the final state, zero if omitted; an entry of the tuple may be
             None.
+        dstates : States, optional
+            Gradients with respect to ``tape.states()``, zero where None.
         need_dx : bool
             Whether to compute the gradient of x.
 
         Returns
         -------
         LayerGradients
-            ``x, state, parameters``.
+            ``x, state, parameters, reset_state``.
 
         Raises
         ------
         TapeError
             If the tape came from another layer, or an array that it borrows has changed.
-        ShapeError, DTypeError
+        ShapeError, DTypeError, ArgumentError
             If a gradient does not fit the tape.
         """
         stack = self._stack
@@ -329,52 +477,41 @@ class Recurrent:
                 f"{stack.who}.backward: tape came from another layer, {other.who}({other.I}, "
                 f"{other.H}) with T={tape.T}, B={tape.B}; expected one of this {self!r}."
             )
-        dx, first, dstate0, grads = stack.backward(tape, dy, dstate, bool(need_dx))
-        named = stack.named(self._names, grads, first, tape._learned, self.parameters.initial)
-        return LayerGradients(dx, dstate0, named)
+        dx, first, dstate0, grads, dreset = stack.backward(tape, dy, dstate, bool(need_dx), dstates)
+        named = stack.named(self._names, grads, first, dreset, tape, self.parameters.initial)
+        return LayerGradients(dx, dstate0, named, stack.reset_gradient(tape, dreset))
 
     def prepare(self) -> PreparedLayer:
         """Return a frozen copy for inference, its parameters packed as the kernels read them."""
         return PreparedLayer(self)
 
-    def _masks(self, x: Any, seed: int | None, t0: int, row_ids: ndarray | None) -> Masks:
-        who = f"{self._stack.who}.forward"
-        if seed is None:
-            seed = int.from_bytes(os.urandom(8), "little")
-        seed = _below(who, "seed", seed, 64)
-        t0 = _below(who, "t0", t0, 32)
-        if row_ids is not None:
-            whole = isinstance(row_ids, ndarray) and row_ids.dtype.kind in "iu"
-            if not whole or row_ids.ndim != 1:
-                raise DTypeError(f"{who}: row_ids must be an integer array (B,).")
-            axis = 0 if self.batch_first else 1
-            B = x.shape[axis] if isinstance(x, ndarray) and x.ndim > axis else len(row_ids)
-            if len(row_ids) != B or (B and (row_ids.min() < 0 or row_ids.max() >= 2**32)):
-                raise ArgumentError(
-                    f"{who}: row_ids has shape {row_ids.shape}, expected (B,) = ({B},) with values "
-                    f"in 0 ... 2**32-1; B={B} from x."
-                )
-            row_ids = row_ids.copy()
-        return Masks(self._stack.dropout, seed, t0, row_ids)
-
 
 class PreparedLayer:
-    """A layer frozen for inference: later writes into the layer's parameters do not reach it.
+    """A layer frozen for inference: later writes into the layer do not reach it.
 
     Made by `layer.prepare()`, called like the layer.
     """
 
     def __init__(self, layer: Recurrent) -> None:
-        self._stack, self._text = layer._stack, repr(layer)
+        self._stack, self._text = copy.copy(layer._stack), repr(layer)
         engine = _backend.resolve(self._stack.device, self._stack.who)
         prepared = [engine.prepare(self._stack.name, row) for row in layer.parameters.rows]
         self._rows = [self._stack.agreed(row) for row in prepared]
         initial = layer.parameters.initial
         self._initial = None if initial is None else tuple(p.copy() for p in initial)
 
-    def __call__(self, x: ndarray, state: State | None = None) -> tuple[ndarray, State]:
-        """Run over a sequence; arguments and results are those of the layer."""
-        y, state, _ = self._stack.forward(self._rows, self._initial, x, state)
+    def __call__(
+        self, x: ndarray, state: State | None = None, **options: Unpack[LayerCallOptions]
+    ) -> tuple[ndarray, State]:
+        """Run over a sequence; arguments and results are those of the layer.
+
+        There is no `return_states`: a prepared layer keeps nothing of a call.
+        """
+        if not options:
+            y, state, _ = self._stack.forward(self._rows, self._initial, x, state)
+        else:
+            _call.check_names(self._stack.who, options, LayerCallOptions)
+            y, state, _ = self._stack.forward_with(options, self._rows, self._initial, x, state)
         return y, state
 
     def __repr__(self) -> str:
@@ -392,38 +529,8 @@ class RNN(Recurrent):
 
         h <- phi(W x + bW + R h + bR)
 
-    Parameters
-    ----------
-    input_size : int
-        I, features of x, or the size of the vocabulary for index input.
-    hidden_size : int
-        H, hidden units per direction.
-    num_layers : int
-        L, stacked layers; each reads the y of the one before.
-    nonlinearity : {"tanh", "relu"}
-    bias : bool
-        Whether to have `bias_ih` and `bias_hh`.
-    batch_first : bool
-        x and y are (B, T, ...) instead of (T, B, ...); states are not affected.
-    dropout : float
-        Probability of a zero between layers, in `forward(training=True)` only.
-    bidirectional : bool
-        A second direction runs from the end; y holds both side by side.
-    initial_state : {"zero", "learned"}
-        What an omitted state is; "learned" adds the parameter `h_0` (D*L, H).
-    dtype : {"float32", "float64"}
-    seed : int, optional
-        Of the initial parameters; drawn from the operating system if omitted.
-    device : {"auto", "cpu", "cuda", "numpy"}
-        Back end; one asked for by name runs or raises.
-
-    Attributes
-    ----------
-    parameters : mapping of str to ndarray
-        PyTorch's names and shapes: ``weight_ih_l0`` (H, I), ``weight_hh_l0`` (H, H),
-        ``bias_ih_l0``, ``bias_hh_l0`` (H,), then ``_l0_reverse``, ``_l1`` ...; U(-1/sqrt(H),
-        1/sqrt(H)) at first. Writes into the arrays are seen by the next call. Also readable and
-        settable as attributes.
+    Parameters are those of `Recurrent`, and `nonlinearity`: "tanh", the default, or "relu". G = 1.
+    ``initial_state="learned"`` adds the parameter `h_0` (D*L, H).
 
     References
     ----------
@@ -440,32 +547,24 @@ class RNN(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        *,
-        initial_state: str = "zero",
-        dtype: Any = "float32",
-        seed: int | None = None,
-        device: str = "auto",
+        **options: Unpack[LayerOptions],
     ) -> None:
-        self._start(
+        super().__init__(
             rnn_cell(nonlinearity, "rnnfast.RNN"),
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            nonlinearity=nonlinearity,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            initial_state=initial_state,
-            dtype=dtype,
-            device=device,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            **options,
         )
 
     @property
     def nonlinearity(self) -> str:
         """The function phi: "tanh" or "relu"."""
-        return self._config["nonlinearity"]
+        return self._stack.spec.options["nonlinearity"]
 
 
 class LSTM(Recurrent):
@@ -474,39 +573,9 @@ class LSTM(Recurrent):
         i, f, o = sigmoid(W x + bW + R h + bR)      g = tanh(W_g x + bW_g + R_g h + bR_g)
         c <- f * c + i * g                          h <- o * tanh(c)
 
-    Parameters
-    ----------
-    input_size : int
-        I, features of x, or the size of the vocabulary for index input.
-    hidden_size : int
-        H, hidden units per direction.
-    num_layers : int
-        L, stacked layers; each reads the y of the one before.
-    bias : bool
-        Whether to have `bias_ih` and `bias_hh`.
-    batch_first : bool
-        x and y are (B, T, ...) instead of (T, B, ...); states are not affected.
-    dropout : float
-        Probability of a zero between layers, in `forward(training=True)` only.
-    bidirectional : bool
-        A second direction runs from the end; y holds both side by side.
-    proj_size : int
-        As in PyTorch; refused unless 0, since there is no kernel for it yet.
-    initial_state : {"zero", "learned"}
-        What an omitted state is; "learned" adds the parameters `h_0` and `c_0` (D*L, H).
-    dtype : {"float32", "float64"}
-    seed : int, optional
-        Of the initial parameters; drawn from the operating system if omitted.
-    device : {"auto", "cpu", "cuda", "numpy"}
-        Back end; one asked for by name runs or raises.
-
-    Attributes
-    ----------
-    parameters : mapping of str to ndarray
-        PyTorch's names and shapes, gates in the order i, f, g, o: ``weight_ih_l0`` (4H, I),
-        ``weight_hh_l0`` (4H, H), ``bias_ih_l0``, ``bias_hh_l0`` (4H,), then ``_l0_reverse``,
-        ``_l1`` ...; U(-1/sqrt(H), 1/sqrt(H)) at first. Writes into the arrays are seen by the next
-        call. Also readable and settable as attributes.
+    Parameters are those of `Recurrent`, and `proj_size` as in PyTorch; refused unless 0, since
+    there is no kernel for it yet. G = 4, gates in the order i, f, g, o.
+    ``initial_state="learned"`` adds the parameters `h_0` and `c_0` (D*L, H).
 
     References
     ----------
@@ -523,30 +592,23 @@ class LSTM(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
-        *,
-        initial_state: str = "zero",
-        dtype: Any = "float32",
-        seed: int | None = None,
-        device: str = "auto",
+        **options: Unpack[LayerOptions],
     ) -> None:
         if proj_size != 0:
             raise ArgumentError(
                 f"rnnfast.LSTM: proj_size is {proj_size!r}, expected 0: projections have no "
                 "kernel yet."
             )
-        self._start(
+        super().__init__(
             find("lstm").name,
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            initial_state=initial_state,
-            dtype=dtype,
-            device=device,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            **options,
         )
 
 
@@ -556,37 +618,8 @@ class GRU(Recurrent):
         r, z = sigmoid(W x + bW + R h + bR)      n = tanh(W_n x + bW_n + r * (R_n h + bR_n))
         h <- (1 - z) * n + z * h
 
-    Parameters
-    ----------
-    input_size : int
-        I, features of x, or the size of the vocabulary for index input.
-    hidden_size : int
-        H, hidden units per direction.
-    num_layers : int
-        L, stacked layers; each reads the y of the one before.
-    bias : bool
-        Whether to have `bias_ih` and `bias_hh`.
-    batch_first : bool
-        x and y are (B, T, ...) instead of (T, B, ...); states are not affected.
-    dropout : float
-        Probability of a zero between layers, in `forward(training=True)` only.
-    bidirectional : bool
-        A second direction runs from the end; y holds both side by side.
-    initial_state : {"zero", "learned"}
-        What an omitted state is; "learned" adds the parameter `h_0` (D*L, H).
-    dtype : {"float32", "float64"}
-    seed : int, optional
-        Of the initial parameters; drawn from the operating system if omitted.
-    device : {"auto", "cpu", "cuda", "numpy"}
-        Back end; one asked for by name runs or raises.
-
-    Attributes
-    ----------
-    parameters : mapping of str to ndarray
-        PyTorch's names and shapes, gates in the order r, z, n: ``weight_ih_l0`` (3H, I),
-        ``weight_hh_l0`` (3H, H), ``bias_ih_l0``, ``bias_hh_l0`` (3H,), then ``_l0_reverse``,
-        ``_l1`` ...; U(-1/sqrt(H), 1/sqrt(H)) at first. Writes into the arrays are seen by the next
-        call. Also readable and settable as attributes.
+    Parameters are those of `Recurrent`. G = 3, gates in the order r, z, n.
+    ``initial_state="learned"`` adds the parameter `h_0` (D*L, H).
 
     References
     ----------
@@ -602,29 +635,22 @@ class GRU(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        *,
-        initial_state: str = "zero",
-        dtype: Any = "float32",
-        seed: int | None = None,
-        device: str = "auto",
+        **options: Unpack[LayerOptions],
     ) -> None:
-        self._start(
+        super().__init__(
             find("gru").name,
-            seed,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bias=bias,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            initial_state=initial_state,
-            dtype=dtype,
-            device=device,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            **options,
         )
 
 
-# What a repr leaves out.
+# What may be left out of a constructor's call, and what a repr leaves out.
 _DEFAULTS: dict[str, Any] = {
     "num_layers": 1,
     "nonlinearity": "tanh",
@@ -632,33 +658,16 @@ _DEFAULTS: dict[str, Any] = {
     "batch_first": False,
     "dropout": 0.0,
     "bidirectional": False,
+    "recurrent_dropout": 0.0,
+    "recurrent_dropout_mode": "sequence",
+    "zoneout": 0.0,
+    "weight_drop": 0.0,
+    "residual": False,
+    "cell_clip": None,
+    "clip_state_gradient": None,
     "initial_state": "zero",
     "dtype": "float32",
     "device": "auto",
 }
-
-
-def _whole(who: str, name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise DTypeError(f"{who}: {name} is of type {type(value).__qualname__}, expected int.")
-    return int(value)
-
-
-def _positive(who: str, name: str, value: Any) -> None:
-    if _whole(who, name, value) < 1:
-        raise ArgumentError(f"{who}: {name} is {value}, expected at least 1.")
-
-
-def _below(who: str, name: str, value: Any, bits: int) -> int:
-    if not 0 <= _whole(who, name, value) < 2**bits:
-        raise ArgumentError(f"{who}: {name} is {value}, expected 0 <= {name} < 2**{bits}.")
-    return int(value)
-
-
-def _probability(who: str, p: Any) -> float:
-    number = isinstance(p, (int, float, np.integer, np.floating)) and not isinstance(p, bool)
-    if not number:
-        raise DTypeError(f"{who}: dropout is of type {type(p).__qualname__}, expected a number.")
-    if not 0 <= p <= 1:
-        raise ArgumentError(f"{who}: dropout is {p}, expected 0 <= dropout <= 1.")
-    return float(p)
+# What may be set later.
+_SETTINGS = ("dropout", "residual", *CellOptions.__annotations__)

@@ -1,17 +1,26 @@
-"""The functions: one layer and direction over a whole sequence, forward and back in time."""
+"""The functions: one layer and direction over a whole sequence, forward and back in time.
+
+`rnn`, `rnn_forward` and `rnn_backward` have the full documentation; `lstm` and `gru` differ from
+them in what their pages say.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from numpy import ndarray
 
-from . import _backend
+from . import _backend, _call, _values
+from ._call import Call
+from ._forms import FLAT, TIME_FIRST, Form, States
 from ._indexed import IndexedRows
+from ._scan_options import ScanOptions
 from ._shapes import Checker, check_index_range, is_index_array
 from .cells import CELLS, CellSpec
 from .errors import ArgumentError, DTypeError, ShapeError, TapeError
+from .options import FunctionForwardOptions, FunctionOptions
 
 __all__ = [
     "Gradients",
@@ -29,13 +38,15 @@ __all__ = [
 
 _compiled = _backend.compiled
 _ran = _backend.ran
+_PLAIN = Call()
 
 
 class Gradients(NamedTuple):
     """What a function's backward pass returns, each entry in the shape of what it belongs to.
 
     `dx` is None for index input and under ``need_dx=False``; `dbW` and `dbR` are None where there
-    was no bias; `dc0` is None but for the LSTM. Under index input `dW` is an `IndexedRows`.
+    was no bias; `dc0` is None but for the LSTM; `reset_state` is the gradient of that option, None
+    where it was not given. Under index input `dW` is an `IndexedRows`.
     """
 
     dx: ndarray | None
@@ -45,6 +56,7 @@ class Gradients(NamedTuple):
     dbR: ndarray | None  # noqa: N815
     dh0: ndarray
     dc0: ndarray | None = None
+    reset_state: ndarray | tuple[ndarray | None, ...] | None = None
 
 
 class Tape:
@@ -53,10 +65,14 @@ class Tape:
     It borrows x, y and the parameters: backward raises if one of them has changed since.
     """
 
-    __slots__ = ("_engine", "_kept", "_reverse", "_shape_W")
+    __slots__ = ("_call", "_engine", "_flipped", "_kept", "_shape_W")
 
-    def __init__(self, engine: Any, kept: Any, reverse: bool, shape_W: tuple[int, int]) -> None:
-        self._engine, self._kept, self._reverse, self._shape_W = engine, kept, reverse, shape_W
+    def __init__(
+        self, engine: Any, kept: Any, flipped: bool, shape_W: tuple[int, int], call: Call
+    ) -> None:
+        self._engine, self._kept, self._shape_W, self._call = engine, kept, shape_W, call
+        # Whether the back end ran forward over arrays turned round, as it does without options.
+        self._flipped = flipped
 
     @property
     def cell(self) -> str:
@@ -70,7 +86,7 @@ class Tape:
 
     @property
     def T(self) -> int:
-        """Steps."""
+        """Steps; those of the longest row for flat input."""
         return self._kept.T
 
     @property
@@ -88,6 +104,25 @@ class Tape:
         """Hidden units."""
         return self._kept.H
 
+    @property
+    def seed(self) -> int | None:
+        """The seed of the random masks, None where none were drawn."""
+        return None if self._call.draws is None else self._call.draws.seed
+
+    def states(self) -> States:
+        """Return the states and gates at every step.
+
+        Returns
+        -------
+        States
+            ``h, c, gates`` with (T, B, H), (T, B, G, H); flat (N, ...). Made at each call, and the
+            caller's own.
+        """
+        back = slice(None, None, -1 if self._flipped else None)
+        sequences = [sequence[0][back] for sequence in self._kept.states()]
+        named = dict(zip(CELLS[self.cell].states, sequences, strict=True))
+        return States(**named, gates=self._kept.gates()[0][back])
+
     def __repr__(self) -> str:
         return f"<rnnfast tape of {self.cell} (T={self.T}, B={self.B}, I={self.I}, H={self.H})>"
 
@@ -100,29 +135,45 @@ def _lift(state: Any) -> Any:
     return state[None] if isinstance(state, ndarray) else state
 
 
-def _forward(cell, who, x, row, state, reverse, out, threads, device, keep_tape):
+def _forward(cell, who, x, row, state, reverse, out, threads, device, options, keep_tape):
     """Quick road first: the compiled module refuses with None, and only then Python checks."""
     core = _compiled.get(device)
-    if core is not None and out is None and type(x) is ndarray and x.ndim == 3:
+    if core is not None and not options and out is None and type(x) is ndarray and x.ndim == 3:
         steps = x[::-1] if reverse else x
         result = core.forward(cell, steps, (row,), state, None, keep_tape, threads)
         if result is not None:
             _ran.engine = core
             y, state_n, kept = result
             if keep_tape:
-                kept = Tape(core, kept, reverse, row[0].shape)
+                kept = Tape(core, kept, reverse, row[0].shape, _PLAIN)
             return (y[::-1] if reverse else y), state_n, kept
-    return _forward_checked(cell, who, x, row, state, reverse, out, threads, device, keep_tape)
+    return _forward_checked(
+        cell, who, x, row, state, reverse, out, threads, device, options, keep_tape
+    )
 
 
-def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, keep_tape):
+def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, options, keep_tape):
     engine = _backend.resolve(device, who)
-    x, row, state, target, threads = _check_forward(who, CELLS[cell], x, row, state, out, threads)
-    back = slice(None, None, -1) if reverse else slice(None)
+    _call.check_names(who, options, FunctionForwardOptions if keep_tape else FunctionOptions)
+    spec = CELLS[cell]
+    check = Checker(who, G=(spec.G, "the cell"))
+    flat = _call.enter_flat(check, options)
+    form = TIME_FIRST if flat is None else FLAT
+    indices = is_index_array(x)
+    x, row, state, target = _check_arrays(check, form, spec, x, row, state, out)
+    fields, call = _check_options(check, form, spec, options, flat, reverse, keep_tape)
+    if indices:
+        used = _call.used_steps(fields, check["T"])
+        x = check_index_range(who, "x", x, check["I"], check.source("I"), used)
+    threads = check.threads(threads)
+    # Without options the back end runs forward over arrays turned round.
+    flipped = bool(reverse) and not fields
+    scan = (ScanOptions(**fields, reverse=bool(reverse)),) if fields else ()
+    back = slice(None, None, -1 if flipped else None)
     # Kernels take strides of any sign in time, but index arrays dense.
-    steps = np.ascontiguousarray(x[back]) if x.ndim == 2 else x[back]
+    steps = np.ascontiguousarray(x[back]) if indices else x[back]
     written = None if target is None else target[back]
-    result = engine.forward(cell, steps, (row,), state, written, keep_tape, threads)
+    result = engine.forward(cell, steps, (row,), state, written, keep_tape, threads, *scan)
     if result is None:
         raise RuntimeError(
             f"{who}: internal error: the kernel refused arguments that were checked."
@@ -134,23 +185,24 @@ def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, ke
         if target is not out:
             out[...] = y
         y = out
-    return y, state_n, Tape(engine, kept, reverse, row[0].shape) if keep_tape else None
+    return y, state_n, Tape(engine, kept, flipped, row[0].shape, call) if keep_tape else None
 
 
-def _check_forward(who: str, spec: CellSpec, x, row, state, out, threads):
+def _check_arrays(check: Checker, form: Form, spec: CellSpec, x, row, state, out):
     """Check in the order in which letters get bound: x, the states, R, W, the biases, out."""
-    check = Checker(who, G=(spec.G, "the cell"))
-    indices = is_index_array(x)
+    who = check.who
     given = {"x": x, "W": row[0], "R": row[1], "bW": row[2], "bR": row[3]}
-    if not indices:
-        x = check.sequence("x", x, "T B I")
-    elif x.ndim == 3:
+    axes = form.steps.split()
+    if not is_index_array(x):
+        x = check.sequence("x", x, f"{form.steps} I")
+    elif x.ndim == len(axes) + 1:
+        indices = "(T, B)" if form is TIME_FIRST else "(N,)"
         raise DTypeError(
-            f"{who}: x is {x.dtype} with shape {x.shape}; an integer dtype means indices (T, B). "
-            "For dense input use x.astype(W.dtype)."
+            f"{who}: x is {x.dtype} with shape {x.shape}; an integer dtype means indices "
+            f"{indices}. For dense input use x.astype(W.dtype)."
         )
     else:
-        x = check.indices("x", x, "T B")
+        x = check.indices("x", x, form.steps)
     lifted = []
     for letter, array in zip(spec.states, state or (None,) * spec.S, strict=True):
         name = f"{letter}0"
@@ -163,39 +215,67 @@ def _check_forward(who: str, spec: CellSpec, x, row, state, out, threads):
     W = check.block("W", row[0], "G*H I")
     bW = None if row[2] is None else check.block("bW", row[2], "G*H")
     bR = None if row[3] is None else check.block("bR", row[3], "G*H")
-    if indices:
-        x = check_index_range(who, "x", x, check["I"], check.source("I"))
-    target = None if out is None else check.out(out, "T B H", given)
+    target = None if out is None else check.out(out, f"{form.steps} H", given)
     if check["H"] < 1:
         raise ShapeError(f"{who}: R has shape {R.shape}, expected at least one hidden unit.")
-    return x, (W, R, bW, bR), tuple(lifted), target, check.threads(threads)
+    return x, (W, R, bW, bR), tuple(lifted), target
+
+
+def _check_options(
+    check: Checker,
+    form: Form,
+    spec: CellSpec,
+    options: Mapping[str, Any],
+    flat: ndarray | None,
+    reverse: bool,
+    keep_tape: bool,
+) -> tuple[dict[str, Any], Call]:
+    """Fields in which `ScanOptions` differ from a plain call, and what the tape keeps of it."""
+    if not options:
+        return {}, _PLAIN
+    who = check.who
+    fields = _call.check_steps(check, form, options, flat)
+    replacement = _call.check_replacement(check, form, options, spec.states, "")
+    if replacement is not None:
+        fields["reset_state"] = replacement
+    fields |= _call.check_time(who, options, "reverse=True" if reverse else None)
+    settings = _call.check_settings(who, spec, options)
+    training = _values.switch(who, "training", options.get("training", True))
+    fields |= _call.scan_fields(settings, training, keep_tape)
+    draws = None
+    if training and settings.random:
+        draws = _call.check_draws(who, options, check["B"], check.source("B"))
+        fields |= draws._asdict()
+    replaced = None if replacement is None else "given"
+    return fields, Call(form, replaced=replaced, draws=draws, cu_seqlens=flat)
 
 
 # The one road of all backward functions ----------------------------------------------------------
 
 
-def _backward(cells, who, tape, dy, dstate, need_dx, threads):
+def _backward(cells, who, tape, dy, dstate, dstates, need_dx, threads):
     if type(tape) is not Tape:
         raise DTypeError(
             f"{who}: tape is of type {type(tape).__qualname__}, expected the tape that "
             f"{who.removesuffix('_backward')}_forward returned."
         )
-    engine, kept, reverse = tape._engine, tape._kept, tape._reverse
+    engine, kept, flipped, call = tape._engine, tape._kept, tape._flipped, tape._call
     if kept.cell not in cells:
         raise TapeError(
             f"{who}: tape came from {CELLS[kept.cell].function} (T={kept.T}, B={kept.B}), expected "
             f"one of {who.removesuffix('_backward')}_forward."
         )
     need_dx = bool(need_dx)  # the compiled module knows True from False, and nothing else
+    quick = engine is _compiled.get("cpu") and call.form is TIME_FIRST and dstates is None
     try:
         result = None
-        if engine is _compiled.get("cpu") and (dy is None or type(dy) is ndarray):
-            steps = dy[::-1] if reverse and dy is not None and dy.ndim else dy
+        if quick and (dy is None or type(dy) is ndarray):
+            steps = dy[::-1] if flipped and dy is not None and dy.ndim else dy
             result = engine.backward(kept, steps, dstate, need_dx, threads)
         if result is None:
-            dy, dstate, threads = _check_backward(who, tape, dy, dstate, threads)
-            steps = dy[::-1] if reverse and dy is not None else dy
-            result = engine.backward(kept, steps, dstate, need_dx, threads)
+            dy, dstate, inner, threads = _check_backward(who, tape, dy, dstate, dstates, threads)
+            steps = dy[::-1] if flipped and dy is not None else dy
+            result = engine.backward(kept, steps, dstate, need_dx, threads, *inner)
     except RuntimeError as error:
         raise TapeError(f"{who}: {str(error).removeprefix(f'rnnfast.{kept.cell}: ')}") from error
     if result is None:
@@ -203,28 +283,53 @@ def _backward(cells, who, tape, dy, dstate, need_dx, threads):
             f"{who}: internal error: the kernel refused arguments that were checked."
         )
     _ran.engine = engine
-    dx, ((dW, dR, dbW, dbR),), dstate0 = result
-    if reverse and dx is not None:
+    dx, ((dW, dR, dbW, dbR),), dstate0, dreset = result
+    if flipped and dx is not None:
         dx = dx[::-1]
     if type(dW) is tuple:
         indices, rows = dW
         dW = IndexedRows(indices, rows, tape._shape_W)
-    return Gradients(dx, dW, dR, dbW, dbR, *(d[0] for d in dstate0))
+    first = tuple(d[0] for d in dstate0)
+    dc0 = first[1] if len(first) == 2 else None
+    if call.replaced is None:
+        return Gradients(dx, dW, dR, dbW, dbR, first[0], dc0)
+    replaced = tuple(None if d is None else d[0] for d in dreset)
+    return Gradients(
+        dx, dW, dR, dbW, dbR, first[0], dc0, replaced[0] if len(replaced) == 1 else replaced
+    )
 
 
-def _check_backward(who: str, tape: Tape, dy, dstate, threads):
+def _check_backward(who: str, tape: Tape, dy, dstate, dstates, threads):
+    spec, call = CELLS[tape.cell], tape._call
+    form = call.form
     sizes = {letter: (getattr(tape, letter), "the tape") for letter in "TBH"}
-    check = Checker(who, (tape.dtype, "the tape"), **sizes)
-    spec = CELLS[tape.cell]
+    check = Checker(who, (tape.dtype, "the tape"), G=(spec.G, "the cell"), **sizes)
+    if call.cu_seqlens is not None:
+        check.bind("the tape", N=int(call.cu_seqlens[-1]))
     if dy is not None:
-        dy = check.sequence("dy", dy, "T B H")
+        dy = check.sequence("dy", dy, f"{form.steps} H")
     lifted = []
     for letter, array in zip(spec.states, dstate or (None,) * spec.S, strict=True):
         if array is not None:
             bare = array[0] if isinstance(array, ndarray) else array
             array = check.block(f"d{letter}_n", bare, "B H")[None]
         lifted.append(array)
-    return dy, tuple(lifted), check.threads(threads)
+    inner = _call.check_dstates(check, form, dstates, spec, "")
+    if tape._flipped:
+        inner = _flip(inner)
+    return dy, tuple(lifted), inner, check.threads(threads)
+
+
+def _flip(inner):
+    """Turn gradients into states and gates round in time."""
+    if not inner:
+        return inner
+    sequences, gates = inner
+
+    def flip(array):
+        return None if array is None else np.ascontiguousarray(array[:, ::-1])
+
+    return (None if sequences is None else tuple(map(flip, sequences))), flip(gates)
 
 
 # rnn ---------------------------------------------------------------------------------------------
@@ -253,6 +358,7 @@ def rnn(
     out: ndarray | None = None,
     threads: int | None = None,
     device: str = "auto",
+    **options: Unpack[FunctionOptions],
 ) -> tuple[ndarray, ndarray]:
     """Run a plain (Elman) recurrent layer over a whole sequence.
 
@@ -262,26 +368,30 @@ def rnn(
     ----------
     x : (T, B, I) float32 or float64, or (T, B) of an integer dtype
         Input sequence, time first. Integers are indices: the same as one-hot rows of length I, to
-        the bit.
-    W : (H, I)
-        Input weights.
-    R : (H, H)
+        the bit. With `cu_seqlens` flat, (N, I) or (N,); then y and `out` are flat too.
+    W : (G*H, I)
+        Input weights; G = 1.
+    R : (G*H, H)
         Recurrent weights.
-    bW, bR : (H,), optional
+    bW, bR : (G*H,), optional
         Biases, zero if omitted; only their sum matters.
     h0 : (B, H), optional
         Initial state, zero if omitted.
     nonlinearity : {"tanh", "relu"}
         phi, default tanh.
     reverse : bool
-        Run from the last step to the first; y stays in the order of x, and `h_n` is the state after
-        step 0.
+        Run from the last step to the first; y stays in the order of x, and the final state is the
+        one after step 0.
     out : (T, B, H), optional
         Written and returned as y; must not overlap an argument.
     threads : int, optional
         At most so many; default `get_num_threads()`. Results do not depend on it.
     device : {"auto", "cpu", "cuda", "numpy"}
         Back end; one asked for by name runs or raises.
+    **options
+        See `rnnfast.options.FunctionOptions`: `lengths`, `mask`, `cu_seqlens`, `reset`,
+        `reset_state`, `pad_output`, `recurrent_dropout`, `recurrent_dropout_mode`, `zoneout`,
+        `weight_drop`, `cell_clip`, `clip_state_gradient`, `training`, `seed`, `t0`, `row_ids`.
 
     Returns
     -------
@@ -302,7 +412,7 @@ def rnn(
     cell = rnn_cell(nonlinearity, "rnnfast.rnn")
     state = None if h0 is None else (_lift(h0),)
     y, (h_n,), _ = _forward(
-        cell, "rnnfast.rnn", x, (W, R, bW, bR), state, reverse, out, threads, device, False
+        cell, "rnnfast.rnn", x, (W, R, bW, bR), state, reverse, out, threads, device, options, False
     )
     return y, h_n[0]
 
@@ -320,10 +430,12 @@ def rnn_forward(
     out: ndarray | None = None,
     threads: int | None = None,
     device: str = "auto",
+    **options: Unpack[FunctionForwardOptions],
 ) -> tuple[ndarray, ndarray, Tape]:
     """Run `rnn` and keep a tape for `rnn_backward`.
 
-    Parameters are those of `rnn`.
+    Parameters are those of `rnn`, and of its options also `burn_in` and `tbptt`, see
+    `rnnfast.options.FunctionForwardOptions`.
 
     Returns
     -------
@@ -331,11 +443,13 @@ def rnn_forward(
     h_n : (B, H)
     tape : Tape
         Borrows x, y and the parameters; leave them as they are until the last backward call.
+        ``tape.states()`` has the states and gates of every step.
     """
-    cell = rnn_cell(nonlinearity, "rnnfast.rnn_forward")
+    who, row = "rnnfast.rnn_forward", (W, R, bW, bR)
+    cell = rnn_cell(nonlinearity, who)
     state = None if h0 is None else (_lift(h0),)
     y, (h_n,), tape = _forward(
-        cell, "rnnfast.rnn_forward", x, (W, R, bW, bR), state, reverse, out, threads, device, True
+        cell, who, x, row, state, reverse, out, threads, device, options, True
     )
     return y, h_n[0], tape
 
@@ -345,6 +459,7 @@ def rnn_backward(
     dy: ndarray | None = None,
     dh_n: ndarray | None = None,
     *,
+    dstates: States | None = None,
     need_dx: bool = True,
     threads: int | None = None,
 ) -> Gradients:
@@ -358,6 +473,8 @@ def rnn_backward(
         Gradient with respect to y, zero if omitted.
     dh_n : (B, H), optional
         Gradient with respect to `h_n`, zero if omitted.
+    dstates : States, optional
+        Gradients with respect to ``tape.states()``, zero where None.
     need_dx : bool
         Whether to compute the gradient of x.
     threads : int, optional
@@ -366,19 +483,18 @@ def rnn_backward(
     Returns
     -------
     Gradients
-        ``dx, dW, dR, dbW, dbR, dh0, dc0`` with `dc0` None.
+        ``dx, dW, dR, dbW, dbR, dh0, dc0, reset_state`` with `dc0` None.
 
     Raises
     ------
     TapeError
         If the tape came from another function, or an array that it borrows has changed.
-    ShapeError, DTypeError
+    ShapeError, DTypeError, ArgumentError
         If a gradient does not fit the tape.
     """
     dstate = None if dh_n is None else (_lift(dh_n),)
-    return _backward(
-        ("rnn_tanh", "rnn_relu"), "rnnfast.rnn_backward", tape, dy, dstate, need_dx, threads
-    )
+    cells = ("rnn_tanh", "rnn_relu")
+    return _backward(cells, "rnnfast.rnn_backward", tape, dy, dstate, dstates, need_dx, threads)
 
 
 # lstm --------------------------------------------------------------------------------------------
@@ -397,6 +513,7 @@ def lstm(
     out: ndarray | None = None,
     threads: int | None = None,
     device: str = "auto",
+    **options: Unpack[FunctionOptions],
 ) -> tuple[ndarray, tuple[ndarray, ndarray]]:
     """Run an LSTM over a whole sequence.
 
@@ -404,28 +521,9 @@ def lstm(
         g = tanh(W_g x + bW_g + R_g h + bR_g)     o = sigmoid(W_o x + bW_o + R_o h + bR_o)
         c <- f * c + i * g                         h <- o * tanh(c)
 
-    Parameters
-    ----------
-    x : (T, B, I) float32 or float64, or (T, B) of an integer dtype
-        Input sequence, time first. Integers are indices: the same as one-hot rows of length I, to
-        the bit.
-    W : (4H, I)
-        Input weights; gate blocks in the order i, f, g, o (as `torch.nn.LSTM`).
-    R : (4H, H)
-        Recurrent weights, same order.
-    bW, bR : (4H,), optional
-        Biases, zero if omitted; only their sum matters.
-    h0, c0 : (B, H), optional
-        Initial states, zero if omitted.
-    reverse : bool
-        Run from the last step to the first; y stays in the order of x, and the final states are
-        those after step 0.
-    out : (T, B, H), optional
-        Written and returned as y; must not overlap an argument.
-    threads : int, optional
-        At most so many; default `get_num_threads()`. Results do not depend on it.
-    device : {"auto", "cpu", "cuda", "numpy"}
-        Back end; one asked for by name runs or raises.
+    Parameters, options and errors are those of `rnn`, less `nonlinearity`, with G = 4: gate blocks
+    in the order i, f, g, o, as `torch.nn.LSTM`. There is a second state, c: its initial one is `c0`
+    (B, H), zero if omitted.
 
     Returns
     -------
@@ -434,19 +532,15 @@ def lstm(
     state : (h_n, c_n), each (B, H)
         The last states.
 
-    Raises
-    ------
-    ShapeError, DTypeError, IndexRangeError, ArgumentError, DeviceError
-        Name the array or option, what came, what was expected, and what fixed the expectation.
-
     References
     ----------
     Hochreiter and Schmidhuber 1997, Neural Computation 9(8); forget gate: Gers, Schmidhuber and
     Cummins 2000, Neural Computation 12(10). No peepholes.
     """
+    who, row = "rnnfast.lstm", (W, R, bW, bR)
     state = None if h0 is None and c0 is None else (_lift(h0), _lift(c0))
     y, (h_n, c_n), _ = _forward(
-        "lstm", "rnnfast.lstm", x, (W, R, bW, bR), state, reverse, out, threads, device, False
+        "lstm", who, x, row, state, reverse, out, threads, device, options, False
     )
     return y, (h_n[0], c_n[0])
 
@@ -464,30 +558,16 @@ def lstm_forward(
     out: ndarray | None = None,
     threads: int | None = None,
     device: str = "auto",
+    **options: Unpack[FunctionForwardOptions],
 ) -> tuple[ndarray, tuple[ndarray, ndarray], Tape]:
-    """Run `lstm` and keep a tape for `lstm_backward`.
+    """Run `lstm` and keep a tape for `lstm_backward`: y, (h_n, c_n) and the tape.
 
-    Parameters are those of `lstm`.
-
-    Returns
-    -------
-    y : (T, B, H)
-    state : (h_n, c_n), each (B, H)
-    tape : Tape
-        Borrows x, y and the parameters; leave them as they are until the last backward call.
+    Parameters are those of `lstm`, the rest is as in `rnn_forward`.
     """
+    who, row = "rnnfast.lstm_forward", (W, R, bW, bR)
     state = None if h0 is None and c0 is None else (_lift(h0), _lift(c0))
     y, (h_n, c_n), tape = _forward(
-        "lstm",
-        "rnnfast.lstm_forward",
-        x,
-        (W, R, bW, bR),
-        state,
-        reverse,
-        out,
-        threads,
-        device,
-        True,
+        "lstm", who, x, row, state, reverse, out, threads, device, options, True
     )
     return y, (h_n[0], c_n[0]), tape
 
@@ -498,38 +578,18 @@ def lstm_backward(
     dh_n: ndarray | None = None,
     dc_n: ndarray | None = None,
     *,
+    dstates: States | None = None,
     need_dx: bool = True,
     threads: int | None = None,
 ) -> Gradients:
     """Run `lstm` back through time.
 
-    Parameters
-    ----------
-    tape : Tape
-        From `lstm_forward`; not changed, so a second call gives the same bits.
-    dy : (T, B, H), optional
-        Gradient with respect to y, zero if omitted.
-    dh_n, dc_n : (B, H), optional
-        Gradients with respect to the final states, zero if omitted.
-    need_dx : bool
-        Whether to compute the gradient of x.
-    threads : int, optional
-        As in `lstm`.
-
-    Returns
-    -------
-    Gradients
-        ``dx, dW, dR, dbW, dbR, dh0, dc0``.
-
-    Raises
-    ------
-    TapeError
-        If the tape came from another function, or an array that it borrows has changed.
-    ShapeError, DTypeError
-        If a gradient does not fit the tape.
+    Parameters, results and errors are those of `rnn_backward`, and the gradients `dc_n` (B, H) with
+    respect to the final c, zero if omitted, and `dc0`.
     """
     dstate = None if dh_n is None and dc_n is None else (_lift(dh_n), _lift(dc_n))
-    return _backward(("lstm",), "rnnfast.lstm_backward", tape, dy, dstate, need_dx, threads)
+    who = "rnnfast.lstm_backward"
+    return _backward(("lstm",), who, tape, dy, dstate, dstates, need_dx, threads)
 
 
 # gru ---------------------------------------------------------------------------------------------
@@ -547,6 +607,7 @@ def gru(
     out: ndarray | None = None,
     threads: int | None = None,
     device: str = "auto",
+    **options: Unpack[FunctionOptions],
 ) -> tuple[ndarray, ndarray]:
     """Run a GRU over a whole sequence.
 
@@ -555,49 +616,18 @@ def gru(
         n = tanh(W_n x + bW_n + r * (R_n h + bR_n))
         h <- (1 - z) * n + z * h
 
-    Parameters
-    ----------
-    x : (T, B, I) float32 or float64, or (T, B) of an integer dtype
-        Input sequence, time first. Integers are indices: the same as one-hot rows of length I, to
-        the bit.
-    W : (3H, I)
-        Input weights; gate blocks in the order r, z, n (as `torch.nn.GRU`).
-    R : (3H, H)
-        Recurrent weights, same order.
-    bW, bR : (3H,), optional
-        Biases, zero if omitted. They are not interchangeable: `bR` of gate n is inside the reset
-        product.
-    h0 : (B, H), optional
-        Initial state, zero if omitted.
-    reverse : bool
-        Run from the last step to the first; y stays in the order of x, and `h_n` is the state after
-        step 0.
-    out : (T, B, H), optional
-        Written and returned as y; must not overlap an argument.
-    threads : int, optional
-        At most so many; default `get_num_threads()`. Results do not depend on it.
-    device : {"auto", "cpu", "cuda", "numpy"}
-        Back end; one asked for by name runs or raises.
-
-    Returns
-    -------
-    y : (T, B, H)
-        Every hidden state.
-    h_n : (B, H)
-        The last one.
-
-    Raises
-    ------
-    ShapeError, DTypeError, IndexRangeError, ArgumentError, DeviceError
-        Name the array or option, what came, what was expected, and what fixed the expectation.
+    Parameters, options, results and errors are those of `rnn`, less `nonlinearity`, with G = 3:
+    gate blocks in the order r, z, n, as `torch.nn.GRU`. The biases are not interchangeable: `bR` of
+    gate n is inside the reset product.
 
     References
     ----------
     Cho et al. 2014, arXiv:1406.1078, in the reset-after form of cuDNN and PyTorch.
     """
+    who, row = "rnnfast.gru", (W, R, bW, bR)
     state = None if h0 is None else (_lift(h0),)
     y, (h_n,), _ = _forward(
-        "gru", "rnnfast.gru", x, (W, R, bW, bR), state, reverse, out, threads, device, False
+        "gru", who, x, row, state, reverse, out, threads, device, options, False
     )
     return y, h_n[0]
 
@@ -614,21 +644,16 @@ def gru_forward(
     out: ndarray | None = None,
     threads: int | None = None,
     device: str = "auto",
+    **options: Unpack[FunctionForwardOptions],
 ) -> tuple[ndarray, ndarray, Tape]:
-    """Run `gru` and keep a tape for `gru_backward`.
+    """Run `gru` and keep a tape for `gru_backward`: y, h_n and the tape.
 
-    Parameters are those of `gru`.
-
-    Returns
-    -------
-    y : (T, B, H)
-    h_n : (B, H)
-    tape : Tape
-        Borrows x, y and the parameters; leave them as they are until the last backward call.
+    Parameters are those of `gru`, the rest is as in `rnn_forward`.
     """
+    who, row = "rnnfast.gru_forward", (W, R, bW, bR)
     state = None if h0 is None else (_lift(h0),)
     y, (h_n,), tape = _forward(
-        "gru", "rnnfast.gru_forward", x, (W, R, bW, bR), state, reverse, out, threads, device, True
+        "gru", who, x, row, state, reverse, out, threads, device, options, True
     )
     return y, h_n[0], tape
 
@@ -638,35 +663,14 @@ def gru_backward(
     dy: ndarray | None = None,
     dh_n: ndarray | None = None,
     *,
+    dstates: States | None = None,
     need_dx: bool = True,
     threads: int | None = None,
 ) -> Gradients:
     """Run `gru` back through time.
 
-    Parameters
-    ----------
-    tape : Tape
-        From `gru_forward`; not changed, so a second call gives the same bits.
-    dy : (T, B, H), optional
-        Gradient with respect to y, zero if omitted.
-    dh_n : (B, H), optional
-        Gradient with respect to `h_n`, zero if omitted.
-    need_dx : bool
-        Whether to compute the gradient of x.
-    threads : int, optional
-        As in `gru`.
-
-    Returns
-    -------
-    Gradients
-        ``dx, dW, dR, dbW, dbR, dh0, dc0`` with `dc0` None.
-
-    Raises
-    ------
-    TapeError
-        If the tape came from another function, or an array that it borrows has changed.
-    ShapeError, DTypeError
-        If a gradient does not fit the tape.
+    Parameters, results and errors are those of `rnn_backward`.
     """
     dstate = None if dh_n is None else (_lift(dh_n),)
-    return _backward(("gru",), "rnnfast.gru_backward", tape, dy, dstate, need_dx, threads)
+    who = "rnnfast.gru_backward"
+    return _backward(("gru",), who, tape, dy, dstate, dstates, need_dx, threads)
