@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from . import initializers, reference
+from . import initializers, options, reference
 from ._backend import backends, get_num_threads, last_kernel, set_num_threads
+from ._forms import States
 from ._indexed import IndexedRows
 from .cells import CELLS, CellSpec
 from .errors import (
@@ -48,6 +49,7 @@ __all__ = [
     "LayerGradients",
     "PreparedLayer",
     "ShapeError",
+    "States",
     "Tape",
     "TapeError",
     "backends",
@@ -60,6 +62,7 @@ __all__ = [
     "lstm",
     "lstm_backward",
     "lstm_forward",
+    "options",
     "reference",
     "rnn",
     "rnn_backward",
