@@ -21,6 +21,7 @@ SINGLES: dict[str, frozenset[str]] = {
     name: frozenset(features.split())
     for name, features in {
         "plain": "",
+        "no state": "no_state",
         "indices": "indices",
         "reverse": "reverse",
         "gradients into states": "dstates",
@@ -57,7 +58,16 @@ SINGLES: dict[str, frozenset[str]] = {
 _FEATURES = [
     *("indices", "reverse", "dstates", "dgates", "lengths", "mask", "flat", "hold"),
     *("reset", "reset_state", "one", "recurrent_dropout", "per_step", "zoneout", "training"),
-    *("weight_drop", "rows", "cell_clip", "gradient_clip", "burn_in", "tbptt"),
+    *(
+        "no_state",
+        "part_state",
+        "weight_drop",
+        "rows",
+        "cell_clip",
+        "gradient_clip",
+        "burn_in",
+        "tbptt",
+    ),
 ]
 
 NOT_A_GRADIENT = ("gradient_clip", "burn_in", "tbptt")
@@ -72,7 +82,7 @@ class OptionProblem:
     x: np.ndarray
     params: tuple[tuple[np.ndarray | None, ...], ...]
     state: tuple[np.ndarray | None, ...] | None
-    options: ScanOptions
+    options: ScanOptions | None
     dy: np.ndarray
     dstate: tuple[np.ndarray, ...]
     dstates: tuple[np.ndarray | None, ...] | None
@@ -92,8 +102,9 @@ class OptionProblem:
 
     @property
     def T(self) -> int:
-        cu_seqlens = self.options.cu_seqlens
-        return len(self.x) if cu_seqlens is None else int(max(np.diff(cu_seqlens), default=0))
+        if self.options is None or self.options.cu_seqlens is None:
+            return len(self.x)
+        return int(max(np.diff(self.options.cu_seqlens), default=0))
 
     def used(self) -> np.ndarray:
         """Which steps are used: (T, B) bool, flat (N,)."""
@@ -113,7 +124,9 @@ class OptionProblem:
             x=cast(self.x),
             params=cast(self.params),
             state=cast(self.state),
-            options=self.options._replace(reset_state=cast(self.options.reset_state)),
+            options=None
+            if self.options is None
+            else self.options._replace(reset_state=cast(self.options.reset_state)),
             dy=cast(self.dy),
             dstate=cast(self.dstate),
             dstates=cast(self.dstates),
@@ -230,6 +243,9 @@ def build(
             array[~used] = np.nan
     # A factor 1 / (1 - p) on half of the entries is one of 1 / sqrt(1 - p) on the radius.
     shrunk = np.sqrt((1 - o.get("weight_drop", 0)) * (1 - o.get("recurrent_dropout", 0)))
+    state = tuple(np.stack([part.state[k] for part in parts]) for k in range(spec.S))
+    if "part_state" in has:
+        state = (None, *state[1:])
     problem = OptionProblem(
         spec=spec,
         x=laid(x),
@@ -241,7 +257,7 @@ def build(
             )
             for part in parts
         ),
-        state=_some(rng, [np.stack([part.state[k] for part in parts]) for k in range(spec.S)]),
+        state=None if "no_state" in has else state,
         options=ScanOptions(**o),
         dy=laid(dy),
         dstate=tuple(np.stack([part.dstate[k] for part in parts]) for k in range(spec.S)),
@@ -280,7 +296,8 @@ def draw(
         "D": int(rng.choice([1, 2])),
         **sizes,
     }
-    has = {name for name in _FEATURES if rng.random() < 0.4}
+    rarely = {"no_state": 0.1, "part_state": 0.1}
+    has = {name for name in _FEATURES if rng.random() < rarely.get(name, 0.4)}
     if cell != "lstm":
         has.discard("cell_clip")
     if sizes["D"] == 2:
@@ -334,10 +351,3 @@ def _lengths(rng: np.random.Generator, T: int, B: int) -> np.ndarray:
         empty, full = rng.choice(B, 2, replace=False)
         lengths[empty], lengths[full] = 0, T
     return lengths
-
-
-def _some(rng: np.random.Generator, arrays: list[np.ndarray]) -> tuple[Any, ...] | None:
-    """Initial states, mostly given, sometimes in part or not at all."""
-    if rng.random() < 0.15:
-        return None
-    return tuple(None if rng.random() < 0.1 else a for a in arrays)
