@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import require
+from option_problems import NOT_A_GRADIENT, draw, run
 from problems import CELL_NAMES, Problem, make
 
 import rnnfast
 from rnnfast import reference
-from rnnfast.reference import scan
+from rnnfast.reference import engine, scan
 from rnnfast.reference._math import sigmoid
 
 SHAPES = [(0, 2), (1, 1), (2, 0), (2, 3), (17, 1), (17, 3)]  # T, B
@@ -153,6 +154,62 @@ def test_torch_differentiates_the_same_forward(cell: str) -> None:
     names = ["dx", "dW", "dR", "dbW", "dbR", *(f"d{s}0" for s in problem.spec.states)]
     for name, tensor in zip(names, [*tensors, *start], strict=True):
         np.testing.assert_allclose(tensor.grad.numpy(), results[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("seed", range(12))
+def test_torch_differentiates_the_forward_with_options(cell: str, seed: int) -> None:
+    """NaN at unused steps must not come back through a gradient either."""
+    torch = require("torch")
+    p = draw(seed, cell, without=("flat", *NOT_A_GRADIENT), T=5, B=3, D=1)
+    results = run(engine, p)
+    _, _, tape = engine.forward(cell, p.x, p.params, p.state, None, True, None, p.options)
+    (plan,), module = tape.plans, engine._cell(cell)[0]
+    back = slice(None, None, -1) if p.options.reverse else slice(None)
+
+    def tensor(a: np.ndarray | None) -> object:
+        return None if a is None else torch.tensor(a.copy(), requires_grad=a.dtype.kind == "f")
+
+    x, *row = map(tensor, (p.x[back], *p.params[0]))
+    start = (None,) * p.spec.S if p.state is None else p.state
+    start = [tensor(np.zeros((3, p.H)) if s is None else s[0]) for s in start]
+    replacement = [None if a is None else tensor(a) for a in plan.replacement or ()] or None
+    y, states, kept = scan.forward(
+        module,
+        tape.cell_options,
+        x,
+        *row,
+        tuple(start),
+        xp=torch,
+        plan=plan._replace(replacement=replacement),
+    )
+    np.testing.assert_allclose(y.detach().numpy()[back], results["y"], rtol=0, atol=1e-13)
+    pairs = [(y, p.dy[back]), *zip(states, (d[0] for d in p.dstate), strict=True)]
+    if p.dgates is not None:
+        gates = torch.stack(list(kept.slots[: p.spec.G]), 2)
+        pairs.append((gates, p.dgates[0][back]))
+    for k, d in enumerate(p.dstates or ()):
+        if d is not None:
+            pairs.append((kept.states[k][1:], d[0][back]))
+    # NaN stands where backward reads nothing.
+    terms = (a * torch.tensor(np.nan_to_num(d)) for a, d in pairs)
+    sum(term.sum() for term in terms).backward()
+    names = ["dW_0", "dR_0", "dbW_0", "dbR_0", *(f"d{s}0" for s in p.spec.states)]
+    leaves = dict(zip(names, (*row, *start), strict=True))
+    if x.requires_grad:
+        leaves["dx"] = x
+    for name, leaf in leaves.items():
+        if leaf is not None:
+            expected = results[name][0] if name in ("dh0", "dc0") else results[name]
+            # None where the states cannot be reached at all.
+            grad = np.zeros_like(expected) if leaf.grad is None else leaf.grad.numpy()
+            grad = grad[back] if name == "dx" else grad
+            np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-12, err_msg=name)
+    for s, leaf in zip(p.spec.states, replacement or (), strict=False):
+        if leaf is not None and leaf.grad is not None:
+            # In scan order, of which only the sum is as in the call.
+            expected = results[f"dreset_{s}"][0].sum(0)
+            np.testing.assert_allclose(leaf.grad.numpy().sum(0), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)

@@ -74,18 +74,14 @@ def make(
             None if a is None else _replacing(flat, a[d], reverse) for a in options.reset_state
         )
     dropout, zoneout, weight = _masks(options, int(reverse), T, B, G, H, dtype)
-    back = slice(None, None, -1) if reverse else slice(None)
-    contiguous = np.ascontiguousarray  # PyTorch takes no negative strides
     return Plan(
         reverse=reverse,
-        used=None if used is None else contiguous(used[back]),
+        used=_in_order(used, reverse),
         hold=options.hold,
-        cut=None if cut is None else contiguous(_entering(cut, reverse)),
+        cut=None if cut is None else _entering(cut, reverse),
         replacement=replacement,
-        dropout=None if dropout is None else contiguous(dropout[back]),
-        zoneout=None
-        if zoneout is None
-        else tuple(contiguous(z[back]) if np.ndim(z) else z for z in zoneout),
+        dropout=_in_order(dropout, reverse),
+        zoneout=None if zoneout is None else tuple(_in_order(z, reverse) for z in zoneout),
         weight=weight,
         gradient_clip=options.gradient_clip,
         burn_in=options.burn_in,
@@ -116,12 +112,18 @@ def _both(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
     return a & b
 
 
+def _in_order(array: Any, reverse: bool) -> Any:
+    """Bring an array over steps to scan order; None and numbers have none."""
+    # A copy, for PyTorch takes no negative strides.
+    return array[::-1].copy() if reverse and np.ndim(array) else array
+
+
 def _entering(array: np.ndarray, reverse: bool) -> np.ndarray:
     """Bring an array over borders, [t] between t-1 and t, to the steps entered through them."""
     if not reverse:
         return array
     # The reverse direction enters step t-1 through the border t, and the last step through none.
-    return np.concatenate([array[1:], np.zeros_like(array[:1])])[::-1]
+    return _in_order(np.concatenate([array[1:], np.zeros_like(array[:1])]), reverse)
 
 
 def _replacing(flat: Flat | None, array: np.ndarray, reverse: bool) -> np.ndarray:
