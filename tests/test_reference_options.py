@@ -636,6 +636,30 @@ def test_what_stands_at_unused_steps_has_no_effect(cell: str, seed: int) -> None
 
 
 @EVERY_CELL
+def test_nan_without_gradient_has_no_effect_on_gradients(cell: str) -> None:
+    """In the state of a row without steps, and in steps of a burn-in that a reset ends."""
+    p = build({"lengths"}, 6, cell, D=2)
+    empty = p.options.lengths == 0
+    state = tuple(np.where(empty[:, None], np.nan, s) for s in p.state)
+    results, expected = run(engine, replace(p, state=state)), run(engine, p)
+    for name in results:
+        if name.endswith("_n"):
+            assert np.isnan(results[name][:, empty]).all()
+        elif results[name] is not None:
+            np.testing.assert_array_equal(results[name], expected[name], err_msg=name)
+    p = build({"reset", "burn_in", "dstates", "dgates"}, 6, cell)
+    reset = p.options.reset.copy()
+    reset[2] = True
+    p = with_options(p, reset=reset, burn_in=2)
+    x = p.x.copy()
+    x[:2] = np.nan
+    results, expected = run(engine, replace(p, x=x)), run(engine, p)
+    for name in results:
+        if name.startswith("d") and results[name] is not None:
+            np.testing.assert_array_equal(results[name], expected[name], err_msg=name)
+
+
+@EVERY_CELL
 @pytest.mark.parametrize("hold", [False, True])
 def test_rows_of_no_steps(cell: str, hold: bool) -> None:
     p = build({"lengths", "reset", *(["hold"] if hold else [])}, 6, cell, D=2)
@@ -792,6 +816,28 @@ def test_the_tape_keeps_its_own_options(cell: str) -> None:
             assert (d is None) == (expected[f"dreset_{s}"] is None)
             if d is not None:
                 np.testing.assert_array_equal(d, expected[f"dreset_{s}"])
+
+
+@EVERY_CELL
+@pytest.mark.parametrize("seed", range(20))
+def test_a_second_backward_gives_the_same_bits(cell: str, seed: int) -> None:
+    p = draw(seed, cell, T=6)
+    _, _, tape = forward(p)
+    before = (*tape.states(), tape.gates())
+    first, second = (
+        engine.backward(tape, p.dy, p.dstate, True, None, p.dstates, p.dgates) for _ in range(2)
+    )
+    for a, b in zip((*tape.states(), tape.gates()), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(leaves(first), leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def leaves(values: object) -> list[np.ndarray]:
+    """All arrays of nested tuples."""
+    if isinstance(values, tuple):
+        return [a for entry in values for a in leaves(entry)]
+    return [] if values is None else [values]
 
 
 @EVERY_CELL

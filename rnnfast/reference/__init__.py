@@ -1,7 +1,8 @@
 """The specification in NumPy: every cell's equations, and twins of the public functions.
 
 `rnn.py`, `lstm.py` and `gru.py` state one step of a cell, forward and backward; `scan.py` is the
-loop over time. The functions here have the signatures of `rnnfast.rnn`, `lstm`, `gru` and their
+loop over time with all that a step does beside its cell; `plan.py` makes that of the options of a
+call. The functions here have the signatures of `rnnfast.rnn`, `lstm`, `gru` and their
 `*_forward` and `*_backward`, and always run that specification, whatever is built. In float64 it is
 what kernels are judged by; central differences prove its gradients.
 """

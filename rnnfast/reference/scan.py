@@ -129,28 +129,27 @@ def backward(cell, options, kept, x, W, R, dy, dstates, plan=PLAIN, dsequences=N
     for t in reversed(range(plan.burn_in, T)):
         entered = _enter(np, plan, tuple(sequence[t] for sequence in kept.states), t)
         slots = tuple(slot[t] for slot in kept.slots)
-        left = tuple(
+        dleft = tuple(
             d if output is None else d + output[t]
             for d, output in zip(dstates, outputs, strict=True)
         )
-        zones = (None,) * len(left) if plan.zoneout is None else _zoneout(np, plan, t)
-        made = tuple(d if z is None else (1 - z) * d for z, d in zip(zones, left, strict=True))
+        zones = (None,) * len(dleft) if plan.zoneout is None else _zoneout(np, plan, t)
+        dmade = tuple(d if z is None else (1 - z) * d for z, d in zip(zones, dleft, strict=True))
         given = {} if dgates is None else {"dgates": dgates[t]}
-        dgx_t, dgh_t, past = cell.backward(np, slots, entered, made, **given, **options)
+        dgx_t, dgh_t, past = cell.backward(np, slots, entered, dmade, **given, **options)
         product = dgh_t.reshape(B, GH) @ R
         if plan.dropout is not None:
             product = plan.dropout[min(t, len(plan.dropout) - 1)] * product
+        # What the step sends back to the states that entered it.
         sent = (past[0] + product, *past[1:])
-        sent = tuple(
-            d if z is None else d + z * kept_on
-            for z, d, kept_on in zip(zones, sent, left, strict=True)
-        )
+        parts = zip(zones, sent, dleft, strict=True)
+        sent = tuple(d if z is None else d + z * kept_on for z, d, kept_on in parts)
         if plan.gradient_clip:
             sent = tuple(np.clip(d, -plan.gradient_clip, plan.gradient_clip) for d in sent)
         if plan.used is not None:
             here = plan.used[t][:, None]
             dgx_t, dgh_t = (_where(np, here[:, None], d, None) for d in (dgx_t, dgh_t))
-            sent = tuple(_where(np, here, d, held) for d, held in zip(sent, left, strict=True))
+            sent = tuple(_where(np, here, d, held) for d, held in zip(sent, dleft, strict=True))
         dgx[t], dgh[t] = dgx_t, dgh_t
         if plan.cut is not None:
             here = plan.cut[t][:, None]
@@ -169,7 +168,7 @@ def live(plan, T, B):
     """Where a step gives gradients to x and the parameters: (T, B) bool, or None for everywhere."""
     if plan.used is None and not plan.burn_in:
         return None
-    steps = np.ones((T, B), bool) if plan.used is None else plan.used
+    steps = np.ones((T, B), bool) if plan.used is None else plan.used.copy()
     steps[: plan.burn_in] = False
     return steps
 
