@@ -12,8 +12,6 @@ the same words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 __all__ = [
@@ -21,7 +19,6 @@ __all__ = [
     "RECURRENT_DROPOUT",
     "WEIGHT_DROP",
     "ZONEOUT",
-    "Masks",
     "between_layers",
     "number",
     "philox4x32",
@@ -135,33 +132,3 @@ def weight_drop(
 ) -> np.ndarray:
     """Return the factors (G*H, H) on R, whose rows are numbered as its gate rows."""
     return _factors(words(seed, WEIGHT_DROP, layer, direction, 0, np.arange(GH), H), p, dtype)
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The dropout masks of one call.
-
-    Attributes
-    ----------
-    p : float
-        Probability of a zero; what stays is scaled by 1 / (1 - p).
-    seed : int
-        64 bits.
-    t0 : int
-        Number of the first step, so that chunks of a sequence continue each other's masks.
-    row_ids : (B,) integer array, optional
-        Number of each batch row, 0 ... B-1 if omitted.
-    """
-
-    p: float
-    seed: int
-    t0: int = 0
-    row_ids: np.ndarray | None = None
-
-    def between_layers(
-        self, layer: int, T: int, B: int, H: int, D: int, dtype: np.dtype
-    ) -> np.ndarray:
-        """Return the factors (T, B, D*H) on the output of a layer: 0 or 1 / (1 - p)."""
-        steps = number(np.arange(T)[:, None], self.t0)
-        rows = np.arange(B) if self.row_ids is None else self.row_ids
-        return between_layers(self.p, self.seed, layer, steps, rows, H, D, dtype)

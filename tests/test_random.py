@@ -138,6 +138,10 @@ def test_each_kind_of_mask_by_its_words() -> None:
         return _random.words(seed, purpose, layer, d, steps, rows, H) < low
 
     np.testing.assert_array_equal(
+        _random.between_layers(0.25, seed, layer, steps, rows, H, 2, F64)[..., H:],
+        np.where(drawn(1), 0, 1 / 0.75),
+    )
+    np.testing.assert_array_equal(
         _random.recurrent_dropout(0.25, seed, layer, d, steps, rows, H, F64),
         np.where(drawn(2), 0, 1 / 0.75),
     )
@@ -148,10 +152,6 @@ def test_each_kind_of_mask_by_its_words() -> None:
     np.testing.assert_array_equal(
         _random.weight_drop(0.25, seed, layer, d, 3, H, F64),
         np.where(drawn(5, 0, np.arange(3)), 0, 1 / 0.75),
-    )
-    np.testing.assert_array_equal(
-        _random.Masks(0.25, seed, 4, rows).between_layers(layer, 2, 2, H, 2, F64),
-        _random.between_layers(0.25, seed, layer, steps, rows, H, 2, F64),
     )
 
 

@@ -660,6 +660,16 @@ def test_nan_without_gradient_has_no_effect_on_gradients(cell: str) -> None:
 
 
 @EVERY_CELL
+def test_dx_is_zero_at_unused_steps_whatever_the_weights(cell: str) -> None:
+    p = build({"mask"}, 6, cell)
+    W = p.params[0][0].copy()
+    W[0, 0] = np.inf
+    results = run(engine, replace(p, params=((W, *p.params[0][1:]),)))
+    assert np.isnan(results["dx"]).any()
+    assert not results["dx"][~p.options.mask].any()
+
+
+@EVERY_CELL
 @pytest.mark.parametrize("hold", [False, True])
 def test_rows_of_no_steps(cell: str, hold: bool) -> None:
     p = build({"lengths", "reset", *(["hold"] if hold else [])}, 6, cell, D=2)
