@@ -172,8 +172,10 @@ class ByHand:
     def mask(self, k: int) -> Any:
         if self.p == 0 or k == self.layer.num_layers - 1:
             return 1.0
-        masks = _random.Masks(self.p, self.seed)
-        return masks.between_layers(k, T, B, H, self.D, self.layer.dtype)
+        steps, rows = np.arange(T)[:, None], np.arange(B)
+        return _random.between_layers(
+            self.p, self.seed, k, steps, rows, H, self.D, self.layer.dtype
+        )
 
     def backward(self, dy: np.ndarray, dstate: Any, dstates: States) -> dict[str, Any]:
         gradients: dict[str, Any] = {}

@@ -533,7 +533,8 @@ def test_dropout_is_a_mask_on_what_the_next_layer_reads(
     for name, array in layer.parameters.items():
         part = lower if "_l0" in name else upper
         part.parameters[name.replace("_l1", "_l0")][...] = array
-    mask = rnnfast._random.Masks(0.25, 11).between_layers(0, 6, 3, 7, D, layer.dtype)
+    steps, rows = np.arange(6)[:, None], np.arange(3)
+    mask = rnnfast._random.between_layers(0.25, 11, 0, steps, rows, 7, D, layer.dtype)
     assert set(np.unique(mask)) == {0, 1 / 0.75}
     hidden, first, tape0 = lower.forward(x)
     y2, second, tape1 = upper.forward(hidden * mask)
