@@ -18,12 +18,16 @@ struct Dims {
 };
 
 // A (T, B, n) array: inner stride 1, any other strides, in elements. A reversed scan is one whose base
-// points at the last step and whose time stride is negative; the kernels know no direction.
+// points at the last step and whose time stride is negative; the kernels know no direction. A flat ragged
+// array (N, n) has the first row of each sequence in `start`, and `batch` is the stride of a row.
 template <class Real>
 struct Sequence {
   Real* base;
   Index time, batch;
-  RNNFAST_HD Real* row(Index t, Index b) const { return base + t * time + b * batch; }
+  const Index* start = nullptr;  // (B,); null: row b starts b * batch behind the base
+  RNNFAST_HD Real* row(Index t, Index b) const {
+    return base + t * time + (start ? start[b] : b) * batch;
+  }
 };
 
 constexpr int kMaxStates = 2;
@@ -41,21 +45,80 @@ struct Weights {
 
 // Index input: the row of `table` that each (t, b) takes, over the distinct indices only.
 struct IndexInput {
-  bool used;                // false: x is dense
-  const int32_t* slot;      // (T, B) C-contiguous, position in `distinct`
-  Index time, batch;        // strides of slot, in elements (time is negative in a reversed scan)
-  const int64_t* distinct;  // (n,) ascending column numbers of W
+  bool used;                     // false: x is dense
+  Sequence<const int32_t> slot;  // (T, B, 1), position in `distinct`
+  const int64_t* distinct;       // (n,) ascending column numbers of W
   Index n;
-  RNNFAST_HD Index row(Index t, Index b) const { return slot[t * time + b * batch]; }
+  RNNFAST_HD Index row(Index t, Index b) const { return *slot.row(t, b); }
 };
 
-// What a forward pass keeps for the backward pass of one scan. `cell` is packed rows of K slots, c the
-// sequence of the states after the first; their layout belongs to the instruction set that wrote them.
+// Where the state that enters a step lives.
+struct Source {
+  Index step;   // the earlier step whose result it is, or one of the two below
+  Index place;  // that step's place; of a replacement, its number
+};
+constexpr Index kInitialState = -1, kReplacedState = -2;
+
+// Which rows run at which step, and what enters there: lengths, masks and resets in one form, in scan order
+// (csrc/schedule.h makes it). A "place" is one used (t, b), numbered by step and then by row.
+struct Schedule {
+  const Index* first;         // (T+1,) places before each step; null: every row runs at every step
+  const int32_t* row;         // (places,) b
+  const Source* source;       // (places,) of the state that enters
+  const Source* last;         // (B,) of the final state
+  const Index* load;          // (B+1,) places of the rows before each: what a row costs
+  const Index* resets;        // (T+1,) resets before each step; null: none
+  const int32_t* reset_row;   // (resets,) b
+  const Index* reset_source;  // (resets,) row of the replacement arrays
+  Index replacements;         // rows kept on the tape: one for each reset, or a single one of zeros
+};
+
+// The key and counter of the masks (cpu/random.h). Steps count in the sequence's own time.
+struct MaskKey {
+  uint64_t seed;
+  uint32_t layer, direction;
+  uint32_t first_step, step;  // number of scan step t is first_step + t * step, modulo 2^32
+  const uint32_t* row_id;     // (B,); null: b
+  RNNFAST_HD uint32_t step_of(Index t) const { return first_step + uint32_t(t) * step; }
+  RNNFAST_HD uint32_t row_of(Index b) const { return row_id ? row_id[b] : uint32_t(b); }
+};
+
+enum class Purpose : uint32_t {
+  between_layers = 1,
+  recurrent = 2,
+  zoneout = 3 /* of h; 4: of c */,
+  weight_drop = 5
+};
+
+constexpr int kMaxParams = 1;
+
+// What a scan does beside the plain loop. `schedule` moves rows and costs nothing in the cell; the others
+// are `extras`, which the epilogues with that template argument look at.
+template <class Real>
+struct Options {
+  Schedule schedule;
+  const Real* replacement[kMaxStates];  // (rows, H), by reset_source; null: zero
+  MaskKey random;
+  double dropout;              // of the operand of R
+  bool dropout_per_step;       // else one mask per sequence
+  double zoneout[kMaxStates];  // probability that a state keeps its old value
+  bool zoneout_draws;          // else its expectation is taken
+  bool has_params;
+  Real params[kMaxParams];  // scalars by Cell::Param; without an effect where has_params is false
+  Real gradient_clip;       // of what a step sends back to its incoming states; 0: none
+  Index burn_in,
+      tbptt;  // backward stops at step burn_in; the gradient is cut every tbptt steps, 0: never
+  RNNFAST_HD bool zones_out() const { return zoneout[0] > 0 || zoneout[1] > 0; }
+};
+
+// What a forward pass keeps for the backward pass of one scan, in packed rows whose layout belongs to the
+// instruction set that wrote them. Without a schedule places are t * B + b.
 template <class Real>
 struct Tape {
-  Real* cell;  // (T, B, units, K, lanes); null: inference, nothing is kept
+  Real* cell;  // (places, units, K, lanes); null: inference, nothing is kept
   Real* states
-      [kMaxStates];  // [s >= 1]: (T+1, B, units, lanes), slice 0 the initial state; [0] unused
+      [kMaxStates];  // [s >= 1]: (B + places, units, lanes), the initial states first; [0] unused
+  Real* replaced;    // (replacements, S, units, lanes)
 };
 
 // One layer in one direction.
@@ -70,6 +133,7 @@ struct ForwardArgs {
   Sequence<Real> y;                // (T, B, H)
   Real* state_n[kMaxStates];       // (B, H) each
   Tape<Real> tape;
+  Options<Real> options;
 };
 
 template <class Real>
@@ -83,8 +147,13 @@ struct BackwardArgs {
   Tape<Real> tape;                   // read only
   Sequence<const Real> dy;           // base null: zero
   const Real* dstate_n[kMaxStates];  // null: zero
-  Sequence<Real> dx;                 // base null: not wanted
-  Real* dstate0[kMaxStates];         // (B, H) each
+  Sequence<const Real>
+      dstates[kMaxStates];         // (T, B, H), gradients into every state; base null: zero
+  Sequence<const Real> dgates;     // (T, B, G*H), into the activated gates; base null: zero
+  Options<Real> options;           // as in forward
+  Sequence<Real> dx;               // base null: not wanted. Unused steps are left as they are
+  Real* dstate0[kMaxStates];       // (B, H) each
+  Real* dreplacement[kMaxStates];  // (rows, H), by reset_source, added to; null: not wanted
   Real* dweights
       [kWeights];  // shapes of the weights; dW is (n, G*H) under index input; biases may be null
 };
@@ -122,6 +191,20 @@ struct LinearArgs {
   Real *dx, *dW, *db;     // dx and db may be null
 };
 
+// out = in * mask (+ add), for rows of n elements: what stands between two layers, and weight drop.
+template <class Real>
+struct MaskedRows {
+  Index rows, n;
+  const Real* const* in;
+  const Real* const* add;  // null: nothing
+  Real* const* out;
+  const uint32_t* row_id;  // (rows,)
+  const uint32_t* step;    // (rows,); null: 0
+  Purpose purpose;
+  double p;  // 0: no mask
+  MaskKey random;
+};
+
 template <class Real>
 struct KernelTable {
   const char* isa;
@@ -131,6 +214,8 @@ struct KernelTable {
   void (*linear_forward)(const LinearArgs<Real>&, void* scratch, const Member&);
   size_t (*linear_backward_scratch)(const LinearArgs<Real>&, int n);
   void (*linear_backward)(const LinearArgs<Real>&, void* scratch, const Member&);
+  size_t (*masked_rows_scratch)(const MaskedRows<Real>&, int n);
+  void (*masked_rows)(const MaskedRows<Real>&, void* scratch, const Member&);
   void (*activation)(int which, const Real* in, Real* out, Index n);  // 0 sigmoid, 1 tanh, 2 relu
   uint64_t (*checksum)(const void* data, size_t bytes, uint64_t seed);
 };

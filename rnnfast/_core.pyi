@@ -3,13 +3,16 @@
 One call is one layer, both directions as jobs of one region; the second runs reversed in time.
 A call whose arguments are not as stated here returns None: `rnnfast._shapes` then says in words
 what is wrong, or copies what needs copying. float is float32 or float64, the same in all arrays of
-a call.
+a call. With `cu_seqlens` in the options the input is flat: N rows for (T, B) everywhere, so that x
+is (N, I) or (N,) and y (N, D*H).
 """
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from ._scan_options import ScanOptions
 
 _Row: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]
 _State: TypeAlias = tuple[np.ndarray | None, ...]
@@ -32,6 +35,8 @@ class Tape:
     def H(self) -> int: ...
     @property
     def D(self) -> int: ...
+    def states(self) -> tuple[np.ndarray, ...]: ...  # S arrays (D, T, B, H), flat (D, N, H)
+    def gates(self) -> np.ndarray: ...  # (D, T, B, G, H), flat (D, N, G, H), activated
 
 class Prepared:
     """Frozen, packed copy of the parameters of one layer."""
@@ -55,6 +60,7 @@ def forward(
     out: np.ndarray | None,  # (T, B, D*H), inner stride 1, writable, apart from x
     keep_tape: bool,
     threads: int | None,
+    options: ScanOptions | None = None,
     /,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Tape | None] | None: ...
 def backward(
@@ -63,6 +69,8 @@ def backward(
     dstate: _State | None,  # S arrays (D, B, H), None is zero
     need_dx: bool,
     threads: int | None,
+    dstates: _State | None = None,  # S arrays (D, T, B, H), C-contiguous, None is zero
+    dgates: np.ndarray | None = None,  # (D, T, B, G, H), C-contiguous
     /,
 ) -> (
     tuple[
@@ -71,9 +79,23 @@ def backward(
             tuple[_DenseOrIndexed, np.ndarray, np.ndarray | None, np.ndarray | None], ...
         ],  # per direction dW, dR, dbW, dbR; indexed: dW[:, indices[j]] = rows[j]
         tuple[np.ndarray, ...],  # S arrays (D, B, H)
+        _State | None,  # in the form of options.reset_state
     ]
     | None
 ): ...
+def between_layers(
+    x: np.ndarray,  # (T, B, D*H), inner stride 1
+    add: np.ndarray | None,  # the same, added after the mask
+    H: int,
+    p: float,  # probability of a zero; 0 is no mask
+    seed: int,
+    layer: int,
+    t0: int,
+    row_ids: np.ndarray | None,  # (B,) uint32
+    cu_seqlens: np.ndarray | None,  # (B+1,) int64
+    threads: int | None,
+    /,
+) -> np.ndarray | None: ...
 def prepare(cell: str, params: tuple[_Row, ...], /) -> Prepared | None: ...
 def linear_forward(
     x: np.ndarray,  # (N, K)

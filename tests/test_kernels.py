@@ -55,7 +55,7 @@ def by_reference(problem, dtype, reverse: bool = False) -> dict[str, np.ndarray 
     state = tuple(None if s is None else s[None] for s in p.state)
     y, state_n, tape = engine.forward(p.spec.name, p.x[back], (p.row,), state, None, True, None)
     dstate = tuple(d[None] for d in p.dstate)
-    dx, ((dW, *rest),), dstate0 = engine.backward(tape, p.dy[back], dstate, True, None)
+    dx, ((dW, *rest),), dstate0, _ = engine.backward(tape, p.dy[back], dstate, True, None)
     results = {"y": y[back]}
     results.update((f"{s}_n", a[0]) for s, a in zip(p.spec.states, state_n, strict=True))
     if isinstance(dW, tuple):
@@ -63,6 +63,7 @@ def by_reference(problem, dtype, reverse: bool = False) -> dict[str, np.ndarray 
     results.update(dx=None if dx is None else dx[back], dW=dW)
     results.update(zip(("dR", "dbW", "dbR"), rest, strict=True))
     results.update(dh0=dstate0[0][0], dc0=dstate0[1][0] if len(dstate0) > 1 else None)
+    results["reset_state"] = None
     return results
 
 

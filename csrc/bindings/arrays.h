@@ -11,7 +11,8 @@ namespace rnnfast {
 
 namespace py = pybind11;
 
-constexpr int kFloat = 11, kDouble = 12;  // NumPy's type numbers of float32 and float64
+// NumPy's type numbers.
+constexpr int kBool = 0, kUint32 = 6, kFloat = 11, kDouble = 12;
 
 struct View {
   void* data = nullptr;
@@ -79,6 +80,18 @@ bool sequence(const View& v, Sequence<Real>& out) {
   if (v.shape[2] > 1 && v.strides[2] != size) return false;
   if (v.strides[0] % size || v.strides[1] % size) return false;
   out = {static_cast<Real*>(v.data), v.stride(0, size), v.stride(1, size)};
+  return true;
+}
+
+// A flat (N, n) array of sequences one behind the other; `start` has the first row of each.
+template <class Real>
+bool flat_sequence(const View& v, const Index* start, Sequence<Real>& out) {
+  constexpr Index size = sizeof(Real);
+  if (v.nd != 2) return false;
+  out = {static_cast<Real*>(v.data), 0, 0, start};
+  if (v.shape[0] == 0 || v.shape[1] == 0) return true;
+  if ((v.shape[1] > 1 && v.strides[1] != size) || v.strides[0] % size) return false;
+  out.time = out.batch = v.stride(0, size);
   return true;
 }
 

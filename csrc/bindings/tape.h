@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "../cpu/arena.h"
-#include "arrays.h"
+#include "options.h"
 
 namespace rnnfast {
 
@@ -21,8 +21,9 @@ struct PyTape {
   int D;
   bool dense_x;
   IndexTable index;
+  CallOptions options;
   struct Direction {
-    AlignedBlock cell, states;
+    AlignedBlock cell, states, replaced, dropped_R;
     bool has_bW, has_bR;
   };
   std::vector<Direction> directions;

@@ -36,15 +36,23 @@ struct Gru {
     tape[tape_ghn] = gh[n];  // kept: dr needs it, and backward never repeats R h
   }
 
-  // In: ds[h] = dL/dh'. Out: ds[h] = the elementwise path to dL/dh; the scan adds R^T dgh.
+  // In: ds[h] = dL/dh'; dgates, or null: what else depends on the activated gates.
+  // Out: ds[h] = the elementwise path to dL/dh; the scan adds R^T dgh.
   template <class V>
   RNNFAST_HD static void backward(const V (&tape)[K], const V*, const V (&s_prev)[S], V (&ds)[S],
-                                  V (&dgx)[G], V (&dgh)[G]) {
+                                  const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
     const V rt = tape[tape_r], zt = tape[tape_z], nt = tape[tape_n];
-    dgx[n] = ds[h] * (V(1) - zt) * (V(1) - nt * nt);
+    V dn = ds[h] * (V(1) - zt), dz = ds[h] * (s_prev[h] - nt);
+    if (dgates) {
+      dn = dn + dgates[n];
+      dz = dz + dgates[z];
+    }
+    dgx[n] = dn * (V(1) - nt * nt);
     dgh[n] = dgx[n] * rt;
-    dgx[r] = dgh[r] = dgx[n] * tape[tape_ghn] * (rt * (V(1) - rt));
-    dgx[z] = dgh[z] = ds[h] * (s_prev[h] - nt) * (zt * (V(1) - zt));
+    V dr = dgx[n] * tape[tape_ghn];
+    if (dgates) dr = dr + dgates[r];
+    dgx[r] = dgh[r] = dr * (rt * (V(1) - rt));
+    dgx[z] = dgh[z] = dz * (zt * (V(1) - zt));
     ds[h] = ds[h] * zt;
   }
 };

@@ -16,20 +16,21 @@ struct Lstm {
   enum Gate { i, f, g, o, G };  // block order in W, R, bW, bR, gx, gh
   enum State { h, c, S };
   enum Tape { tape_i, tape_f, tape_g, tape_o, K };
-  enum Param { P };
+  enum Param { cell_clip, P };  // c stays within +-cell_clip (Sak et al. 2014)
   static constexpr const char *gate_letters = "i f g o", *state_letters = "h c",
                               *tape_letters = "i f g o";
   RNNFAST_HD static constexpr bool reads_state(int state) { return state == c; }
   static constexpr bool one_gate_gradient = true;  // dgx == dgh
 
   template <class V>
-  RNNFAST_HD static void forward(const V (&gx)[G], const V (&gh)[G], const V*, V (&s)[S],
+  RNNFAST_HD static void forward(const V (&gx)[G], const V (&gh)[G], const V* params, V (&s)[S],
                                  V (&tape)[K]) {
     const V it = sigmoid(gx[i] + gh[i]);
     const V ft = sigmoid(gx[f] + gh[f]);
     const V gt = tanh_(gx[g] + gh[g]);
     const V ot = sigmoid(gx[o] + gh[o]);
     s[c] = fma(ft, s[c], it * gt);
+    if (params) s[c] = clamp(s[c], params[cell_clip]);
     s[h] = ot * tanh_(s[c]);
     tape[tape_i] = it;
     tape[tape_f] = ft;
@@ -37,17 +38,27 @@ struct Lstm {
     tape[tape_o] = ot;
   }
 
-  // In: ds = dL/dh', dL/dc'. Out: ds[c] = dL/dc, ds[h] = what reaches the old h past the gates: nothing.
+  // In: ds = dL/dh', dL/dc'; dgates, or null: what else depends on the activated gates.
+  // Out: ds[c] = dL/dc, ds[h] = what reaches the old h past the gates: nothing.
   template <class V>
-  RNNFAST_HD static void backward(const V (&tape)[K], const V*, const V (&s_prev)[S], V (&ds)[S],
-                                  V (&dgx)[G], V (&dgh)[G]) {
+  RNNFAST_HD static void backward(const V (&tape)[K], const V* params, const V (&s_prev)[S],
+                                  V (&ds)[S], const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
     const V it = tape[tape_i], ft = tape[tape_f], gt = tape[tape_g], ot = tape[tape_o];
-    const V tc = tanh_(fma(ft, s_prev[c], it * gt));  // one tanh is cheaper than a tape slot
-    const V dc = fma(ds[h] * ot, V(1) - tc * tc, ds[c]);
-    dgx[i] = dgh[i] = dc * gt * (it * (V(1) - it));
-    dgx[f] = dgh[f] = dc * s_prev[c] * (ft * (V(1) - ft));
-    dgx[g] = dgh[g] = dc * it * (V(1) - gt * gt);
-    dgx[o] = dgh[o] = ds[h] * tc * (ot * (V(1) - ot));
+    const V ct = fma(ft, s_prev[c], it * gt);  // with its tanh cheaper to compute than to keep
+    const V tc = tanh_(params ? clamp(ct, params[cell_clip]) : ct);
+    V dc = fma(ds[h] * ot, V(1) - tc * tc, ds[c]);
+    if (params) dc = if_within(ct, params[cell_clip], dc);
+    V di = dc * gt, df = dc * s_prev[c], dg = dc * it, dout = ds[h] * tc;
+    if (dgates) {
+      di = di + dgates[i];
+      df = df + dgates[f];
+      dg = dg + dgates[g];
+      dout = dout + dgates[o];
+    }
+    dgx[i] = dgh[i] = di * (it * (V(1) - it));
+    dgx[f] = dgh[f] = df * (ft * (V(1) - ft));
+    dgx[g] = dgh[g] = dg * (V(1) - gt * gt);
+    dgx[o] = dgh[o] = dout * (ot * (V(1) - ot));
     ds[c] = dc * ft;
     ds[h] = V(0);
   }

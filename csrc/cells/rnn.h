@@ -31,11 +31,13 @@ struct RnnTanh : Rnn {
     s[h] = tape[tape_h] = tanh_(gx[gate_h] + gh[gate_h]);
   }
 
-  // In: ds[h] = dL/dh'. Out: ds[h] = what flows to the old h past the gates (nothing here).
+  // In: ds[h] = dL/dh'; dgates, or null: what else depends on the activated gate.
+  // Out: ds[h] = what flows to the old h past the gates (nothing here).
   template <class V>
   RNNFAST_HD static void backward(const V (&tape)[K], const V*, const V (&)[S], V (&ds)[S],
-                                  V (&dgx)[G], V (&dgh)[G]) {
-    dgx[gate_h] = dgh[gate_h] = ds[h] * (V(1) - tape[tape_h] * tape[tape_h]);
+                                  const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
+    const V dh = dgates ? ds[h] + dgates[gate_h] : ds[h];
+    dgx[gate_h] = dgh[gate_h] = dh * (V(1) - tape[tape_h] * tape[tape_h]);
     ds[h] = V(0);
   }
 };
@@ -51,8 +53,9 @@ struct RnnRelu : Rnn {
 
   template <class V>
   RNNFAST_HD static void backward(const V (&tape)[K], const V*, const V (&)[S], V (&ds)[S],
-                                  V (&dgx)[G], V (&dgh)[G]) {
-    dgx[gate_h] = dgh[gate_h] = unless_negative(tape[tape_h], ds[h]);
+                                  const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
+    const V dh = dgates ? ds[h] + dgates[gate_h] : ds[h];
+    dgx[gate_h] = dgh[gate_h] = unless_negative(tape[tape_h], dh);
     ds[h] = V(0);
   }
 };

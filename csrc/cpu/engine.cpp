@@ -121,12 +121,22 @@ void run_linear_backward(const LinearArgs<Real>& args, int threads) {
 }
 
 template <class Real>
-Index tape_cell_size(CellId cell, const Dims& d) {
-  return d.T * d.B * kFacts[int(cell)].tape * padded_units(d.H, kernels<Real>().lanes);
+void run_masked_rows(const MaskedRows<Real>& args, int threads) {
+  const auto& k = kernels<Real>();
+  // A mask takes about a nanosecond for an element: below 20 us of it one thread is enough.
+  const int n = threads > 0                                ? threads
+                : double(args.rows) * double(args.n) < 2e4 ? 1
+                                                           : team_threads();
+  run_jobs(&args, 1, n, k.masked_rows_scratch, k.masked_rows);
+}
+
+template <class Real>
+Index tape_cell_size(CellId cell, Index places, Index H) {
+  return places * kFacts[int(cell)].tape * padded_units(H, kernels<Real>().lanes);
 }
 template <class Real>
-Index tape_state_size(const Dims& d) {
-  return (d.T + 1) * d.B * padded_units(d.H, kernels<Real>().lanes);
+Index tape_state_size(Index rows, Index H) {
+  return rows * padded_units(H, kernels<Real>().lanes);
 }
 
 #define RNNFAST_INSTANTIATE(Real)                                                \
@@ -134,8 +144,9 @@ Index tape_state_size(const Dims& d) {
   template void run_backward<Real>(CellId, const BackwardArgs<Real>*, int, int); \
   template void run_linear_forward<Real>(const LinearArgs<Real>&, int);          \
   template void run_linear_backward<Real>(const LinearArgs<Real>&, int);         \
-  template Index tape_cell_size<Real>(CellId, const Dims&);                      \
-  template Index tape_state_size<Real>(const Dims&);
+  template void run_masked_rows<Real>(const MaskedRows<Real>&, int);             \
+  template Index tape_cell_size<Real>(CellId, Index, Index);                     \
+  template Index tape_state_size<Real>(Index, Index);
 RNNFAST_INSTANTIATE(float)
 RNNFAST_INSTANTIATE(double)
 

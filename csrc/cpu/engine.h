@@ -29,11 +29,13 @@ template <class Real>
 void run_linear_forward(const LinearArgs<Real>& args, int threads);
 template <class Real>
 void run_linear_backward(const LinearArgs<Real>& args, int threads);
+template <class Real>
+void run_masked_rows(const MaskedRows<Real>& args, int threads);
 
-// Elements of a tape's two parts, and bytes of the packed form.
+// Elements of a tape's parts, for so many places.
 template <class Real>
-Index tape_cell_size(CellId cell, const Dims& d);
+Index tape_cell_size(CellId cell, Index places, Index H);
 template <class Real>
-Index tape_state_size(const Dims& d);
+Index tape_state_size(Index rows, Index H);
 
 }  // namespace rnnfast

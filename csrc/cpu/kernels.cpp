@@ -73,8 +73,7 @@ size_t forward_scratch(const ForwardArgs<Real>& a, int n) {
 template <class Cell>
 void forward(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   FlushDenormals flush;
-  if (a.tape.cell) forward_scan<Cell, true>(a, scratch, m);
-  else forward_scan<Cell, false>(a, scratch, m);
+  forward_scan<Cell>(a, scratch, m);
 }
 template <class Cell>
 size_t backward_scratch(const BackwardArgs<Real>& a, int n) {
@@ -97,6 +96,34 @@ void linear(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   FlushDenormals flush;
   if (is_backward) linear_backward(a, scratch, m);
   else linear_forward(a, scratch, m);
+}
+
+// Rows times the masks that belong to them, and a sum: what stands between layers, and weight drop.
+size_t masked_rows_scratch(const MaskedRows<Real>& a, int n) {
+  Carver carver{nullptr};
+  Parts().add(carver, n, [&](Carver& own) { own.take<Real>(a.n); });
+  return carver.used;
+}
+void masked_rows(const MaskedRows<Real>& a, void* scratch, const Member& m) {
+  FlushDenormals flush;
+  Carver carver{nullptr};
+  Parts parts;
+  parts.add(carver, m.n, [&](Carver& own) { own.take<Real>(a.n); });
+  Real* factor = parts.of(scratch, m.id).take<Real>(a.n);
+  const MaskSource mask = dropout_mask(a.random, a.purpose, a.p);
+  const Range mine = share(a.rows, m);
+  for (Index r = mine.begin; r < mine.end; ++r) {
+    if (a.p > 0) mask.row(a.row_id[r], a.step ? a.step[r] : 0, a.n, factor);
+    const Real *in = a.in[r], *add = a.add ? a.add[r] : nullptr;
+    Real* out = a.out[r];
+    for (Index j = 0; j < a.n; j += kLanes) {
+      const int lanes = int(min_of(kLanes, a.n - j));
+      Raw v = raw_load(in + j, lanes);
+      if (a.p > 0) v *= raw_load(factor + j, lanes);
+      if (add) v += raw_load(add + j, lanes);
+      raw_store(out + j, v, lanes);
+    }
+  }
 }
 
 void activation(int which, const Real* in, Real* out, Index n) {
@@ -147,6 +174,8 @@ extern "C" __attribute__((visibility("hidden"))) const KernelTable<Real> RNNFAST
     linear<false>,
     linear_scratch<true>,
     linear<true>,
+    masked_rows_scratch,
+    masked_rows,
     activation,
     checksum,
 };

@@ -11,7 +11,7 @@ struct LinearScratch {
   Real *W, *b, *db;
   Index row;  // elements of one padded row of M
   int U;
-  size_t member_base, member_size;
+  Parts parts;
   LinearScratch(Carver& carver, const LinearArgs<Real>& a, bool backward, int n) {
     U = column_vectors(a.M, 1);
     row = unit_vectors(a.M) * kLanes + 64 / Index(sizeof(Real));
@@ -22,27 +22,24 @@ struct LinearScratch {
     b = carver.take<Real>(w.count() * U * kLanes);
     db = backward ? carver.take<Real>(row) : nullptr;
     dy = backward ? carver.take<Real>(a.N * row) : nullptr;
-    member_base = carver.used;
-    Carver measure{nullptr};
-    member(measure, a);
-    member_size = measure.used;
-    carver.used += member_size * size_t(n);
+    parts.add(carver, n, [&](Carver& own) { member(own, a); });
   }
   Real* dy;  // rows padded to whole vectors with zeros
   struct PerMember {
     const Real** rows;
+    Real** to;
     Real* strip;
   };
   PerMember member(Carver& carver, const LinearArgs<Real>& a) const {
-    return {carver.take<const Real*>(a.N), carver.take<Real>(kBlockRows * kOuterVectors * kLanes)};
+    return {carver.take<const Real*>(a.N), carver.take<Real*>(a.N),
+            carver.take<Real>(kBlockRows * kOuterVectors * kLanes)};
   }
 };
 
 void linear_forward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   Carver carver{static_cast<char*>(scratch)};
   LinearScratch shared(carver, a, false, m.n);
-  Carver own_carver{static_cast<char*>(scratch) + shared.member_base +
-                    size_t(m.id) * shared.member_size};
+  Carver own_carver = shared.parts.of(scratch, m.id);
   const auto own = shared.member(own_carver, a);
   const RowPanels W{a.W, a.M, a.K, 1, shared.U};
   const Range mine = share(W.count(), m);
@@ -54,18 +51,19 @@ void linear_forward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   }
   m.barrier();
   const Range rows = share(a.N, m);
-  for (Index r = rows.begin; r < rows.end; ++r) own.rows[r - rows.begin] = a.x + r * a.K;
-  const auto to = store_to(
-      [&](Index r) RNNFAST_INLINE_LAMBDA { return a.y + (rows.begin + r) * a.M; }, a.M, shared.U);
-  run_stage_nv(shared.U, W, Panels{shared.W, nullptr, W.size()}, a.K, 0, W.count(), false, own.rows,
-               rows.end - rows.begin, shared.b, to);
+  for (Index r = rows.begin; r < rows.end; ++r) {
+    own.rows[r - rows.begin] = a.x + r * a.K;
+    own.to[r - rows.begin] = a.y + r * a.M;
+  }
+  const Store store{own.to, a.M, shared.U * kLanes};
+  run_stage(shared.U, W, Panels{shared.W, nullptr, W.size()}, a.K, 0, W.count(), false, own.rows,
+            rows.size(), shared.b, epilogue(store));
 }
 
 void linear_backward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   Carver carver{static_cast<char*>(scratch)};
   LinearScratch shared(carver, a, true, m.n);
-  Carver own_carver{static_cast<char*>(scratch) + shared.member_base +
-                    size_t(m.id) * shared.member_size};
+  Carver own_carver = shared.parts.of(scratch, m.id);
   const auto own = shared.member(own_carver, a);
   const ColumnPanels W{a.W, a.M, a.K, 1, column_vectors(a.K, 1)};
   const Range rows = share(a.N, m), pairs = share(unit_vectors(a.M), m),
@@ -76,12 +74,13 @@ void linear_backward(const LinearArgs<Real>& a, void* scratch, const Member& m) 
     for (Index p = panels.begin; p < panels.end; ++p) W.pack(p, shared.W + p * W.size());
   m.barrier();
   if (a.dx) {
-    for (Index r = rows.begin; r < rows.end; ++r)
+    for (Index r = rows.begin; r < rows.end; ++r) {
       own.rows[r - rows.begin] = shared.dy + r * shared.row;
-    const auto to = store_to(
-        [&](Index r) RNNFAST_INLINE_LAMBDA { return a.dx + (rows.begin + r) * a.K; }, a.K, W.NV);
-    run_stage_nv(W.NV, W, Panels{shared.W, nullptr, W.size()}, W.depth(), 0, W.count(), false,
-                 own.rows, rows.end - rows.begin, nullptr, to);
+      own.to[r - rows.begin] = a.dx + r * a.K;
+    }
+    const Store store{own.to, a.K, W.NV * kLanes};
+    run_stage(W.NV, W, Panels{shared.W, nullptr, W.size()}, W.depth(), 0, W.count(), false,
+              own.rows, rows.size(), nullptr, epilogue(store));
   }
   const GateRows dy{shared.dy, shared.row, a.N};
   for (Index r = 0; r < a.N; ++r) own.rows[r] = a.x + r * a.K;

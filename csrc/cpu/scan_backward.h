@@ -1,11 +1,13 @@
 // Backward through time, once for every cell:
 //
 //   for each chunk of steps, last first:
-//     for each step t, last first:   dh = R^T dgh[t+1] + dy[t] + the elementwise path; the cell's backward on each
-//                                    finished tile gives dgx[t], dgh[t] and what flows on to step t-1
+//     for each step t, last first:   dh = R^T dgh[next] + dy[t] + the elementwise path; the cell's backward on each
+//                                    finished tile gives dgx[t], dgh[t] and what flows on to the step before
 //     dx = W^T dgx, dW += dgx x^T, dR += dgh h^T, biases                          (time-parallel, for the whole chunk)
 //
-// Gate gradients live in scratch, a chunk at a time: the tape is read only, and a second backward is right.
+// "next" is the step at which a row was used next: each row remembers where its last dgh lies, and where there is
+// none (the last step, behind a reset, behind a cut) its product is zero. Gate gradients live in scratch, a chunk at a
+// time: the tape is read only, and a second backward is right.
 #pragma once
 #include "scan_forward.h"
 #include "weight_gradient.h"
@@ -13,21 +15,41 @@
 namespace rnnfast {
 namespace {
 
-// Epilogue of the product with R^T: the cell's backward on a tile of dh.
-template <class Cell>
+// What a step takes back from the one after it: the product with R^T, through the mask of recurrent dropout, and
+// the elementwise path, bounded.
+struct Received {
+  const Real* const* carry;   // per row: the elementwise path of h, packed
+  const Real* const* factor;  // per row: recurrent dropout; null: none
+  const Real* bound;          // per row; null: none
+
+  RNNFAST_INLINE Vec h(Index r, Index at, const Real* dh_tile) const {
+    Vec dh = raw_load(dh_tile);
+    if (factor) dh = dh * Vec(raw_load(factor[r] + at));
+    dh = Vec(raw_load(carry[r] + at)) + dh;
+    return bound ? clamp(dh, Vec(raw_set(bound[r]))) : dh;
+  }
+};
+
+// Epilogue of the product with R^T: the cell's backward on a tile of dh. Tables have one entry per row of the step.
+template <class Cell, bool extras>
 struct CellBackward {
   Index H;
   int NV;
-  const Real* const* state[Cell::S];  // per row: the states that entered this step
-  const Real* tape;
-  Index tape_batch;
-  const Real* dy;  // null: zero
-  Index dy_batch;
-  Real* dstate[Cell::S];  // in: from step t+1; out: to step t-1. Packed rows, `units` apart
-  Real *dgx, *dgh;        // gate rows, `row_stride` apart; dgx null where it equals dgh
+  const Real* const* state[Cell::S];  // the states that entered this step
+  const Real* tape;                   // packed rows of the step, one behind the other
+  const Real* const* dy;              // null: zero
+  Real* const* carry[Cell::S];  // in: from the step after; out: to the step before. Packed rows
+  Real *dgx, *dgh;              // gate rows, `row_stride` apart; dgx null where it equals dgh
   Index row_stride;
+  // extras
+  Received received;
+  const Real* const* dstates[Cell::S];  // null: zero
+  const Real* const* dgates;            // rows (G, H); null: zero
+  const Real* const* zoneout[Cell::S];
+  const Real* params;
+  Real gradient_clip;  // 0: none
 
-  RNNFAST_NOINLINE void operator()(Index panel, Index row, int rows, const Real* dh_tile) const {
+  RNNFAST_INLINE void operator()(Index panel, Index row, int rows, const Real* dh_tile) const {
     for (int v = 0; v < NV; ++v) {
       const Index unit = panel * NV + v, lanes = min_of(kLanes, H - unit * kLanes);
       if (lanes == kLanes) run_rows(unit, row, rows, dh_tile + v * kLanes, Constant<kLanes>{});
@@ -40,72 +62,120 @@ struct CellBackward {
   RNNFAST_INLINE void run_rows(Index unit, Index row, int rows, const Real* dh, Lanes lanes) const {
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
     const CellBackward self = *this;
-    const Index at = unit * kLanes, units = unit_vectors(self.H) * kLanes;
+    const Params<Cell, extras> scalars(self.params);
+    const Index at = unit * kLanes, tape_row = unit_vectors(self.H) * kLanes * K;
     for (Index r = row; r < row + rows; ++r, dh += self.NV * kLanes) {
-      Vec kept[K], before[S], ds[S], x[G], g[G];
-      const Real* tape_row = self.tape + r * self.tape_batch + at * K;
-      unroll<K>([&](auto j) RNNFAST_INLINE_LAMBDA { kept[j] = raw_load(tape_row + j * kLanes); });
+      Vec kept[K], before[S], ds[S], past[S], gate[G], x[G], g[G];
+      const Real* slots = self.tape + r * tape_row + at * K;
+      unroll<K>([&](auto j) RNNFAST_INLINE_LAMBDA { kept[j] = raw_load(slots + j * kLanes); });
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if constexpr (Cell::reads_state(j)) {
           before[j] = j ? raw_load(self.state[j][r] + at) : raw_load(self.state[j][r] + at, lanes);
         } else {
           before[j] = Raw{};
         }
-        ds[j] = raw_load(self.dstate[j] + r * units + at);
+        if constexpr (extras) {
+          ds[j] = j ? Vec(raw_load(self.carry[j][r] + at)) : self.received.h(r, at, dh);
+          if (self.dstates[j]) ds[j] = ds[j] + Vec(raw_load(self.dstates[j][r] + at, lanes));
+        } else {
+          ds[j] = raw_load(self.carry[j][r] + at);
+        }
       });
-      ds[0] = ds[0] + Vec(raw_load(dh));
-      if (self.dy) ds[0] = ds[0] + Vec(raw_load(self.dy + r * self.dy_batch + at, lanes));
-      Cell::backward(kept, static_cast<const Vec*>(nullptr), before, ds, x, g);
+      if constexpr (!extras) ds[0] = ds[0] + Vec(raw_load(dh));
+      if (self.dy) ds[0] = ds[0] + Vec(raw_load(self.dy[r] + at, lanes));
+      if constexpr (extras) {
+        unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+          past[j] = Raw{};
+          if (self.zoneout[j]) {
+            const Vec z = raw_load(self.zoneout[j][r] + at);
+            past[j] = z * ds[j];
+            ds[j] = (Vec(1) - z) * ds[j];
+          }
+        });
+        unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
+          gate[j] = self.dgates ? raw_load(self.dgates[r] + j * self.H + at, lanes) : Raw{};
+        });
+      }
+      Cell::backward(kept, scalars.get(), before, ds, extras ? gate : static_cast<Vec*>(nullptr), x,
+                     g);
+      if constexpr (extras) {
+        unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+          ds[j] = ds[j] + past[j];
+          // That of h is bounded when the product with R^T has been added.
+          if (j && self.gradient_clip > 0) ds[j] = clamp(ds[j], Vec(raw_set(self.gradient_clip)));
+        });
+      }
       const Index to = r * self.row_stride + at * G;
       unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
         raw_store(self.dgh + to + j * kLanes, g[j].v);
         if constexpr (!Cell::one_gate_gradient) raw_store(self.dgx + to + j * kLanes, x[j].v);
       });
-      unroll<S>([&](auto j)
-                    RNNFAST_INLINE_LAMBDA { raw_store(self.dstate[j] + r * units + at, ds[j].v); });
+      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA { raw_store(self.carry[j][r] + at, ds[j].v); });
     }
   }
 };
 
-// Epilogue of the last product: the gradient of the initial states.
-template <class Cell>
-struct InitialGradient {
+// Epilogue of a product with R^T whose result leaves the scan: the gradient of initial states, or of states that a
+// reset put in place.
+struct StateGradient {
   Index H;
-  int NV;
-  Index first_row;
-  Real* const* dstate;
-  Real* const* dstate0;
+  int NV, S;
+  Received received;
+  const Real* const* carry[kMaxStates];
+  Real* const* to[kMaxStates];  // (H,) rows; null: not wanted
+  bool add;
 
-  RNNFAST_NOINLINE void operator()(Index panel, Index row, int rows, const Real* dh_tile) const {
+  RNNFAST_INLINE void operator()(Index panel, Index row, int rows, const Real* dh_tile) const {
     const Index units = unit_vectors(H);
     for (Index r = row; r < row + rows; ++r)
       for (int v = 0; v < NV; ++v, dh_tile += kLanes) {
-        const Index unit = panel * NV + v;
+        const Index unit = panel * NV + v, at = unit * kLanes;
         if (unit >= units) continue;
-        const Index at = unit * kLanes, b = first_row + r;
         const int lanes = int(min_of(kLanes, H - at));
-        for (int j = 0; j < Cell::S; ++j) {
-          Raw d = raw_load(dstate[j] + b * units * kLanes + at);
-          if (j == 0) d += raw_load(dh_tile);
-          raw_store(dstate0[j] + b * H + at, d, lanes);
+        for (int j = 0; j < S; ++j) {
+          if (!to[j]) continue;
+          Vec d = j ? Vec(raw_load(carry[j][r] + at)) : received.h(r, at, dh_tile);
+          if (add) d = Vec(raw_load(to[j][r] + at, lanes)) + d;
+          raw_store(to[j][r] + at, d.v, lanes);
         }
       }
   }
 };
 
+RNNFAST_INLINE bool backward_extras(const BackwardArgs<Real>& a) {
+  const Options<Real>& o = a.options;
+  return o.has_params || o.zones_out() || o.dropout > 0 || o.gradient_clip > 0 || a.dgates.base ||
+         a.dstates[0].base || a.dstates[1].base;
+}
+
 template <class Cell>
 struct BackwardScratch {
-  Index chunk;
+  Walk walk;
+  Index limit, chunk;  // places of a chunk, asked for and at most
   bool lazy_W, lazy_R;
   int nv_x, nv_h;
-  Real *W, *R, *dgh, *dgx, *carry, *dstate[kMaxStates], *zero, *dbW, *dbR;
+  Real *W, *R, *dgh, *dgx, *last_dgh, *carry[kMaxStates], *zero, *no_gates, *dbW, *dbR;
+  Real *factor, *masked;  // recurrent dropout: factors of the sequence, operands of a chunk
   IndexedSums sums;
   struct PerMember {
-    const Real **rows, **state[kMaxStates];
+    const Real** rows;  // of a product over a chunk
+    Real** to;          // and its results
+    const Real** state[kMaxStates];
+    Real** carry[kMaxStates];
+    const Real** dy;
+    const Real **dstates[kMaxStates], **dgates, **zoneout[kMaxStates];
+    const Real** factor;
+    Real* bound;
+    Real** gradient[kMaxStates];
+    const Real** product;  // by b: the dgh of the step after, null: none
+    Index* sent;           // by b: the number of that step
+    Index* borders;        // first steps of the chunks, where a schedule makes them uneven
     Real *panels, *strip;
-    int32_t* stamp;
+    int32_t *stamp, *slots;
+    MaskRows masks;
+    explicit PerMember(const MaskRows& masks) : masks(masks) {}
   };
-  size_t member_base, member_size;
+  Parts parts;
 
   // Rows per chunk: the gate gradients of 256 rows stay in L2; where the weights exceed it anyway, each chunk
   // reads and writes all of dW once, so fewer and larger chunks win (H=512: 50, 42, 39 ms at 128, 256, 512 rows).
@@ -115,11 +185,12 @@ struct BackwardScratch {
   }
 
   BackwardScratch(Carver& carver, const BackwardArgs<Real>& a, int n)
-      : chunk(chunk_steps(chunk_rows(a.dims), a.dims.B)) {
+      : walk{a.dims.T, a.dims.B, a.options.schedule},
+        limit(chunk_rows(a.dims)),
+        chunk(walk.chunk_places(limit)) {
     const Dims& d = a.dims;
-    const bool by_units = split_units(d.B, n);
+    const bool by_units = split_units(d.B, n), drops = MaskRows::drops(a.options);
     const Index row = gate_row_stride<Cell>(d.H), units = unit_vectors(d.H) * kLanes;
-    chunk = min_of(chunk, max_of(1, d.T));
     lazy_W = d.T * d.B <= 16 && n == 1;
     lazy_R = d.T <= 1 && (n == 1 || by_units);  // one product with R^T: dh0
     nv_x = column_vectors(d.I, 1);
@@ -128,23 +199,22 @@ struct BackwardScratch {
     const bool want_dx = a.dx.base != nullptr;
     W = want_dx && !lazy_W ? carver.take<Real>(w.count() * w.size()) : nullptr;
     R = !lazy_R ? carver.take<Real>(r.count() * r.size()) : nullptr;
-    dgh = carver.take<Real>(chunk * d.B * row);
-    carry = carver.take<Real>(d.B * row);
-    dgx = Cell::one_gate_gradient ? dgh : carver.take<Real>(chunk * d.B * row);
-    for (int s = 0; s < Cell::S; ++s) dstate[s] = carver.take<Real>(d.B * units);
+    dgh = carver.take<Real>(chunk * row);
+    last_dgh = carver.take<Real>(d.B * row);
+    dgx = Cell::one_gate_gradient ? dgh : carver.take<Real>(chunk * row);
+    for (int s = 0; s < Cell::S; ++s) carry[s] = carver.take<Real>(d.B * units);
     zero = carver.take<Real>(d.H);
+    no_gates = carver.take<Real>(row);
     dbW = carver.take<Real>(row);
     dbR = Cell::one_gate_gradient ? dbW : carver.take<Real>(row);
+    factor = drops && !a.options.dropout_per_step ? carver.take<Real>(d.B * units) : nullptr;
+    masked = drops ? carver.take<Real>(chunk * d.H) : nullptr;
     sums = IndexedSums{nullptr, nullptr, nullptr, row};
     if (a.index.used) {
       sums.table = carver.take<Real>(a.index.n * row);
       sums.block = carver.take<Real>(a.index.n * row);
     }
-    member_base = carver.used;
-    Carver measure{nullptr};
-    member(measure, a);
-    member_size = measure.used;
-    carver.used += member_size * size_t(n);
+    parts.add(carver, n, [&](Carver& own) { member(own, a); });
   }
   ColumnPanels W_panels(const BackwardArgs<Real>& a) const {
     return {a.weights[Weight::W], a.dims.H, a.dims.I, Cell::G, nv_x};
@@ -154,15 +224,34 @@ struct BackwardScratch {
   }
   PerMember member(Carver& carver, const BackwardArgs<Real>& a) const {
     const Dims& d = a.dims;
-    PerMember m{};
-    m.rows = carver.take<const Real*>(max_of(chunk, 1) * d.B);
-    for (int s = 0; s < Cell::S; ++s) m.state[s] = carver.take<const Real*>(d.B);
+    const Options<Real>& o = a.options;
+    PerMember m(MaskRows(carver, o, d.B, d.H, Cell::S, factor));
+    const auto table = [&](bool wanted) RNNFAST_INLINE_LAMBDA {
+      return wanted ? carver.take<const Real*>(d.B) : nullptr;
+    };
+    m.rows = carver.take<const Real*>(max_of(chunk, d.B));
+    m.to = carver.take<Real*>(chunk);
+    for (int s = 0; s < Cell::S; ++s) {
+      m.state[s] = table(true);
+      m.carry[s] = carver.take<Real*>(d.B);
+      m.dstates[s] = table(a.dstates[s].base);
+      m.zoneout[s] = table(o.zoneout[s] > 0);
+      m.gradient[s] = carver.take<Real*>(d.B);
+    }
+    m.dy = table(a.dy.base);
+    m.dgates = table(a.dgates.base);
+    m.factor = table(MaskRows::drops(o));
+    m.bound = o.gradient_clip > 0 ? carver.take<Real>(d.B) : nullptr;
+    m.product = table(true);
+    m.sent = carver.take<Index>(d.B);
+    m.borders = o.schedule.first ? carver.take<Index>(d.T + 1) : nullptr;
     Index panel = 0;
     if (lazy_W && a.dx.base) panel = max_of(panel, W_panels(a).size());
     if (lazy_R) panel = max_of(panel, R_panels(a).size());
     m.panels = panel ? carver.take<Real>(8 * panel) : nullptr;
     m.strip = carver.take<Real>(kBlockRows * kOuterVectors * kLanes);
     m.stamp = a.index.used ? carver.take<int32_t>(a.index.n) : nullptr;
+    m.slots = a.index.used ? carver.take<int32_t>(chunk) : nullptr;
     return m;
   }
 };
@@ -171,19 +260,25 @@ template <class Cell>
 void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) {
   constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
   const Dims d = a.dims;
+  const Options<Real>& o = a.options;
   Carver carver{static_cast<char*>(scratch)};
   BackwardScratch<Cell> shared(carver, a, m.n);
-  Carver own_carver{static_cast<char*>(scratch) + shared.member_base +
-                    size_t(m.id) * shared.member_size};
+  Carver own_carver = shared.parts.of(scratch, m.id);
   const auto own = shared.member(own_carver, a);
+  const Walk walk = shared.walk;
+  const bool extras = backward_extras(a), drops = MaskRows::drops(o);
 
   const ColumnPanels W = shared.W_panels(a), R = shared.R_panels(a);
   const bool by_units = split_units(d.B, m.n);
   const Range panels = by_units ? share(R.count(), m) : Range{0, R.count()};
-  const Range rows = by_units ? Range{0, d.B} : share(d.B, m);
+  const Range all{0, d.B}, rows = by_units ? all : walk.share_rows(m);
   const Index units = unit_vectors(d.H) * kLanes, row = gate_row_stride<Cell>(d.H);
   const Index depth = unit_vectors(d.H) * G * kLanes;
   const Range pairs = share(unit_vectors(d.H) * G, m);  // the rows of dW and dR that are mine
+  // The units of a row that this member writes.
+  const Range mine_of_row = by_units ? Range{min_of(units, panels.begin * shared.nv_h * kLanes),
+                                             min_of(units, panels.end * shared.nv_h * kLanes)}
+                                     : Range{0, units};
 
   {
     const Range w = share(W.count(), m), r = share(R.count(), m), b = share(d.B, m);
@@ -191,10 +286,12 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       for (Index p = w.begin; p < w.end; ++p) W.pack(p, shared.W + p * W.size());
     if (shared.R)
       for (Index p = r.begin; p < r.end; ++p) R.pack(p, shared.R + p * R.size());
-    for (Index i = b.begin; i < b.end; ++i)
+    for (Index i = b.begin; i < b.end; ++i) {
       for (int s = 0; s < S; ++s)
         copy_padded(a.dstate_n[s] ? a.dstate_n[s] + i * d.H : nullptr, d.H,
-                    shared.dstate[s] + i * units);
+                    shared.carry[s] + i * units);
+      if (shared.factor) own.masks.of_sequence(i);
+    }
     const size_t begin = size_t(pairs.begin) * kLanes,
                  count = size_t(pairs.end - pairs.begin) * kLanes;
     memset(shared.dbW + begin, 0, count * sizeof(Real));
@@ -205,105 +302,226 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
         own.stamp[j] = -1;
       }
     }
-    if (m.id == 0) memset(shared.zero, 0, size_t(d.H) * sizeof(Real));
+    if (m.id == 0) {
+      memset(shared.zero, 0, size_t(d.H) * sizeof(Real));
+      memset(shared.no_gates, 0, size_t(depth) * sizeof(Real));
+    }
+    own.masks.prepare_expectation();
+    for (Index i = rows.begin; i < rows.end; ++i) {
+      own.product[i] = nullptr;
+      own.sent[i] = 0;
+    }
     m.barrier();
   }
 
-  const History history{
-      a.state0[0] ? a.state0[0] : shared.zero, a.state0[0] ? d.H : 0, a.y.base, a.y.time, a.y.batch,
-      S > 1 ? a.tape.states[1] : nullptr,      d.B * units,           units};
+  const History history{a.state0[0] ? a.state0[0] : shared.zero,
+                        a.state0[0] ? d.H : 0,
+                        a.y,
+                        a.tape.states[1],
+                        false,
+                        a.tape.replaced,
+                        d.B,
+                        units,
+                        S};
   const Panels W_panels{shared.W, own.panels, W.size()}, R_panels{shared.R, own.panels, R.size()};
   const Panels none{shared.zero, nullptr, 0};  // for a product of no terms
   int32_t stamp = 0;
 
-  // The rows of dgh that the product for step t reads: those of step t + 1.
-  const auto next_rows = [&](Index t, Index t0, Index t1) RNNFAST_INLINE_LAMBDA {
-    for (Index b = rows.begin; b < rows.end; ++b)
-      own.rows[b] =
-          t + 1 < t1 ? shared.dgh + ((t + 1 - t0) * d.B + b) * row : shared.carry + b * row;
+  // Slot r of the coming product: what row b takes back from the step at which it was used next. Returns
+  // whether there is a product at all.
+  const auto receive = [&](Index r, Index b) RNNFAST_INLINE_LAMBDA {
+    const bool some = own.product[b] != nullptr;
+    own.rows[r] = some ? own.product[b] : shared.no_gates;
+    for (int s = 0; s < S; ++s) own.carry[s][r] = shared.carry[s] + b * units;
+    if (own.factor) own.factor[r] = own.masks.operand_factor(r, own.sent[b], b);
+    // What came from outside was not sent by a step, and is not bounded.
+    if (own.bound) own.bound[r] = some ? o.gradient_clip : Real(__builtin_inf());
+    return some;
+  };
+  const Received received{own.carry[0], own.factor, own.bound};
+  const auto multiply = [&](bool any, bool backwards, Index n,
+                            const Epilogue& to) RNNFAST_INLINE_LAMBDA {
+    run_stage(shared.nv_h, R, any ? R_panels : none, any ? depth : 0, panels.begin, panels.end,
+              backwards, own.rows, n, nullptr, to);
+  };
+  // From here on nothing more reaches row b's earlier steps.
+  const auto cut = [&](Index b) RNNFAST_INLINE_LAMBDA {
+    own.product[b] = nullptr;
+    for (int s = 0; s < S; ++s)
+      memset(shared.carry[s] + b * units + mine_of_row.begin, 0,
+             size_t(mine_of_row.size()) * sizeof(Real));
+  };
+  const auto leave = [&](bool any, Index n, bool add) RNNFAST_INLINE_LAMBDA {
+    StateGradient gradient{};
+    gradient.H = d.H;
+    gradient.NV = shared.nv_h;
+    gradient.S = S;
+    gradient.received = received;
+    for (int s = 0; s < S; ++s) {
+      gradient.carry[s] = own.carry[s];
+      gradient.to[s] = own.gradient[s];
+      if (add && !a.dreplacement[s]) gradient.to[s] = nullptr;
+    }
+    gradient.add = add;
+    multiply(any, false, n, epilogue(gradient));
+  };
+  // The border before step t: resets take their rows' gradient, a cut drops it.
+  const auto border = [&](Index t) RNNFAST_INLINE_LAMBDA {
+    const Range resets = walk.resets(t, rows);
+    if (resets.size() > 0 && (a.dreplacement[0] || (S > 1 && a.dreplacement[1]))) {
+      bool any = false;
+      for (Index k = resets.begin; k < resets.end; ++k) {
+        any |= receive(k - resets.begin, o.schedule.reset_row[k]);
+        for (int s = 0; s < S; ++s)
+          if (a.dreplacement[s])
+            own.gradient[s][k - resets.begin] =
+                a.dreplacement[s] + o.schedule.reset_source[k] * d.H;
+      }
+      leave(any, resets.size(), true);
+    }
+    for (Index k = resets.begin; k < resets.end; ++k) cut(o.schedule.reset_row[k]);
+    if (t > 0 && (t == o.burn_in || (o.tbptt > 0 && t % o.tbptt == 0)))
+      for (Index b = rows.begin; b < rows.end; ++b) cut(b);
   };
 
-  for (Index t1 = d.T; t1 > 0;) {
-    const Index t0 =
-        (t1 - 1) / shared.chunk * shared.chunk;  // chunk borders counted from the first step
+  // Chunk borders are counted from the first step.
+  const Index even = max_of(1, shared.limit / max_of(1, d.B));
+  Index chunks = 0;
+  if (own.borders)
+    for (Index t = 0; t < d.T; t = walk.chunk_end(t, shared.limit)) own.borders[chunks++] = t;
+  bool fresh = true;  // no place has reached dW and dR
+  const Index stop = min_of(d.T, o.burn_in);
+
+  for (Index t1 = d.T; t1 > stop;) {
+    if (own.borders)
+      while (own.borders[chunks - 1] >= t1) --chunks;
+    const Index t0 = max_of(stop, own.borders ? own.borders[chunks - 1] : (t1 - 1) / even * even);
+    const Index first = walk.first(t0), n = walk.first(t1) - first;
     for (Index t = t1 - 1; t >= t0; --t) {
-      CellBackward<Cell> cell{};
-      cell.H = d.H;
-      cell.NV = shared.nv_h;
-      for (int s = 0; s < S; ++s) {
-        for (Index b = rows.begin; b < rows.end; ++b) own.state[s][b] = history.state(s, t, b);
-        cell.state[s] = own.state[s] + rows.begin;
-        cell.dstate[s] = shared.dstate[s] + rows.begin * units;
+      if (t + 1 < d.T) border(t + 1);
+      const Range at = walk.at(t, rows);
+      bool any = false;
+      for (Index r = 0; r < at.size(); ++r) {
+        const Index p = at.begin + r, b = walk.row(t, p);
+        any |= receive(r, b);
+        const Source from = walk.source(t, p);
+        for (int s = 0; s < S; ++s) {
+          own.state[s][r] = history.state(s, from, b);
+          if (own.dstates[s]) own.dstates[s][r] = a.dstates[s].row(t, b);
+          if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, t, b);
+        }
+        if (own.dy) own.dy[r] = a.dy.row(t, b);
+        if (own.dgates) own.dgates[r] = a.dgates.row(t, b);
       }
-      cell.tape_batch = units * K;
-      cell.tape = a.tape.cell + (t * d.B + rows.begin) * cell.tape_batch;
-      cell.dy = a.dy.base ? a.dy.row(t, rows.begin) : nullptr;
-      cell.dy_batch = a.dy.batch;
-      cell.row_stride = row;
-      cell.dgh = shared.dgh + ((t - t0) * d.B + rows.begin) * row;
-      cell.dgx = shared.dgx + ((t - t0) * d.B + rows.begin) * row;
-      const bool last = t == d.T - 1;  // nothing flows in from step T but dstate_n
-      next_rows(t, t0, t1);
-      run_stage_nv(shared.nv_h, R, last ? none : R_panels, last ? 0 : depth, panels.begin,
-                   panels.end, t & 1, own.rows + rows.begin, rows.end - rows.begin, nullptr, cell);
+      const auto run = [&](auto more) RNNFAST_INLINE_LAMBDA {
+        CellBackward<Cell, more> cell{};
+        cell.H = d.H;
+        cell.NV = shared.nv_h;
+        cell.tape = a.tape.cell + at.begin * units * K;
+        cell.dy = own.dy;
+        cell.row_stride = row;
+        cell.dgh = shared.dgh + (at.begin - first) * row;
+        cell.dgx = shared.dgx + (at.begin - first) * row;
+        cell.received = received;
+        for (int s = 0; s < S; ++s) {
+          cell.state[s] = own.state[s];
+          cell.carry[s] = own.carry[s];
+          cell.dstates[s] = own.dstates[s];
+          cell.zoneout[s] = own.zoneout[s];
+        }
+        cell.dgates = own.dgates;
+        cell.params = o.params;
+        cell.gradient_clip = o.gradient_clip;
+        multiply(any, t & 1, at.size(), epilogue(cell));
+      };
+      extras ? run(Constant<1>{}) : run(Constant<0>{});
+      for (Index p = at.begin; p < at.end; ++p) {
+        const Index b = walk.row(t, p);
+        own.product[b] = shared.dgh + (p - first) * row;
+        own.sent[b] = t;
+      }
       if (by_units) m.barrier();
     }
-    // The first step of this chunk is what the next chunk's last step reads. Each member carries what it wrote.
-    const Range columns = by_units ? Range{min_of(units, panels.begin * shared.nv_h * kLanes) * G,
-                                           min_of(units, panels.end * shared.nv_h * kLanes) * G}
-                                   : Range{0, depth};
-    for (Index b = rows.begin; b < rows.end; ++b)
-      memcpy(shared.carry + b * row + columns.begin, shared.dgh + b * row + columns.begin,
-             size_t(columns.end - columns.begin) * sizeof(Real));
+    // What the next chunk's products read is kept beyond this chunk. Each member keeps what it wrote.
+    for (Index b = rows.begin; b < rows.end; ++b) {
+      Real* kept = shared.last_dgh + b * row;
+      if (!own.product[b] || own.product[b] == kept) continue;
+      memcpy(kept + mine_of_row.begin * G, own.product[b] + mine_of_row.begin * G,
+             size_t(mine_of_row.size() * G) * sizeof(Real));
+      own.product[b] = kept;
+    }
+    const Range mine = share(n, m);
+    if (drops)
+      for (Index t = t0; t < t1; ++t) {
+        const Range at = walk.at(t, all);
+        for (Index p = max_of(at.begin, first + mine.begin); p < min_of(at.end, first + mine.end);
+             ++p) {
+          const Index b = walk.row(t, p);
+          multiply_row(history.operand(walk.source(t, p), b), own.masks.operand_factor(0, t, b),
+                       d.H, shared.masked + (p - first) * d.H);
+        }
+      }
     m.barrier();
 
-    const Index n = (t1 - t0) * d.B;
     const GateRows dgx{shared.dgx, row, n}, dgh{shared.dgh, row, n};
+    // Slot i of a table over the places of this chunk.
+    const auto each = [&](Range slots, auto&& f) RNNFAST_INLINE_LAMBDA {
+      for (Index t = t0; t < t1; ++t) {
+        const Range at = walk.at(t, all);
+        for (Index p = max_of(at.begin, first + slots.begin); p < min_of(at.end, first + slots.end);
+             ++p)
+          f(p - first, t, walk.row(t, p), p);
+      }
+    };
     if (a.dx.base) {
-      const Range mine = share(n, m);
-      for (Index r = mine.begin; r < mine.end; ++r) own.rows[r - mine.begin] = shared.dgx + r * row;
-      const auto to = store_to(
-          [&](Index r) RNNFAST_INLINE_LAMBDA {
-            return a.dx.row(t0 + (mine.begin + r) / d.B, (mine.begin + r) % d.B);
-          },
-          d.I, shared.nv_x);
-      run_stage_nv(shared.nv_x, W, W_panels, depth, 0, W.count(), false, own.rows,
-                   mine.end - mine.begin, nullptr, to);
+      each(mine, [&](Index i, Index t, Index b, Index) RNNFAST_INLINE_LAMBDA {
+        own.rows[i - mine.begin] = shared.dgx + i * row;
+        own.to[i - mine.begin] = a.dx.row(t, b);
+      });
+      const Store store{own.to, d.I, shared.nv_x * kLanes};
+      run_stage(shared.nv_x, W, W_panels, depth, 0, W.count(), false, own.rows, mine.size(),
+                nullptr, epilogue(store));
     }
     if (a.index.used) {
+      each({0, n}, [&](Index i, Index t, Index b, Index)
+                       RNNFAST_INLINE_LAMBDA { own.slots[i] = int32_t(a.index.row(t, b)); });
       IndexedSums sums = shared.sums;
       sums.stamp = own.stamp;
-      indexed_gradient(
-          dgx, [&](Index r) RNNFAST_INLINE_LAMBDA { return a.index.row(t0 + r / d.B, r % d.B); },
-          pairs, sums, stamp);
+      indexed_gradient(dgx, own.slots, pairs, sums, stamp);
     } else {
-      for (Index r = 0; r < n; ++r) own.rows[r] = a.x.row(t0 + r / d.B, r % d.B);
+      each({0, n}, [&](Index i, Index t, Index b, Index)
+                       RNNFAST_INLINE_LAMBDA { own.rows[i] = a.x.row(t, b); });
       weight_gradient(dgx, own.rows, d.H, G, d.I, a.dweights[int(Weight::W)], pairs, own.strip,
-                      t1 == d.T);
+                      fresh);
     }
-    for (Index r = 0; r < n; ++r) own.rows[r] = history.operand(t0 + r / d.B, r % d.B);
+    each({0, n}, [&](Index i, Index t, Index b, Index p) RNNFAST_INLINE_LAMBDA {
+      own.rows[i] = drops ? shared.masked + i * d.H : history.operand(walk.source(t, p), b);
+    });
     weight_gradient(dgh, own.rows, d.H, G, d.H, a.dweights[int(Weight::R)], pairs, own.strip,
-                    t1 == d.T);
+                    fresh);
     bias_gradient(dgx, pairs, shared.dbW);
     if constexpr (!Cell::one_gate_gradient) bias_gradient(dgh, pairs, shared.dbR);
+    if (n > 0) fresh = false;
     m.barrier();
     t1 = t0;
   }
 
+  // The initial states: the border before step 0, or the end of a burn-in, which nothing passes.
+  if (stop < d.T) border(stop);
+  if (o.burn_in > 0)
+    for (Index b = rows.begin; b < rows.end; ++b) cut(b);
   {
-    for (Index b = rows.begin; b < rows.end; ++b) own.rows[b] = shared.carry + b * row;
-    const InitialGradient<Cell> initial{d.H, shared.nv_h, rows.begin, shared.dstate, a.dstate0};
-    const bool empty = d.T == 0;
-    run_stage_nv(shared.nv_h, R, empty ? none : R_panels, empty ? 0 : depth, panels.begin,
-                 panels.end, false, own.rows + rows.begin, rows.end - rows.begin, nullptr, initial);
+    bool any = false;
+    for (Index b = rows.begin; b < rows.end; ++b) {
+      any |= receive(b - rows.begin, b);
+      for (int s = 0; s < S; ++s) own.gradient[s][b - rows.begin] = a.dstate0[s] + b * d.H;
+    }
+    leave(any, rows.size(), false);
   }
   m.barrier();
-  if (d.T == 0 || d.B == 0) {  // no product has written the gradients
-    if (m.id == 0) {
-      if (!a.index.used)
-        memset(a.dweights[int(Weight::W)], 0, size_t(G * d.H * d.I) * sizeof(Real));
-      memset(a.dweights[int(Weight::R)], 0, size_t(G * d.H * d.H) * sizeof(Real));
-    }
+  if (fresh && m.id == 0) {  // no product has written the gradients
+    if (!a.index.used) memset(a.dweights[int(Weight::W)], 0, size_t(G * d.H * d.I) * sizeof(Real));
+    memset(a.dweights[int(Weight::R)], 0, size_t(G * d.H * d.H) * sizeof(Real));
   }
   if (m.id == 0) {
     if (Real* dbW = a.dweights[int(Weight::bW)]) unpack_gate_row(shared.dbW, d.H, G, dbW);

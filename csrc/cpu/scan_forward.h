@@ -3,10 +3,12 @@
 //   for each chunk of steps:  gx = W x + bW for the whole chunk          (time-parallel product)
 //     for each step t:        gh = R h + bR, the cell on each finished tile, h written once, into the caller's y
 //
-// Members of a team split the batch (no barrier) or the hidden units (one barrier per step); which of them
-// it is changes no bit, since every element is computed by one member in the same order of operations.
+// A schedule (lengths, masks, resets) only changes which rows a step runs and where their states are read. Members
+// of a team split the batch (no barrier) or the hidden units (one barrier per step); which of them it is changes no
+// bit, since every element is computed by one member in the same order of operations.
 #pragma once
 #include "history.h"
+#include "random.h"
 
 namespace rnnfast {
 namespace {
@@ -42,21 +44,30 @@ RNNFAST_INLINE Index gate_row_stride(Index H) {
   return (unit_vectors(H) + U - 1) / U * U * Cell::G * kLanes + 64 / Index(sizeof(Real));
 }
 
-// Epilogue of the recurrent product: the cell on a tile of gh.
-template <class Cell, bool with_tape>
+// The cell's scalars as values; null where the plain call has none, so that the compiler drops them.
+template <class Cell, bool extras>
+struct Params {
+  Vec at[Cell::P ? int(Cell::P) : 1];
+  RNNFAST_INLINE explicit Params(const Real* scalars) {
+    for (int p = 0; p < Cell::P; ++p) at[p] = raw_set(scalars[p]);
+  }
+  RNNFAST_INLINE const Vec* get() const { return extras && Cell::P ? at : nullptr; }
+};
+
+// Epilogue of the recurrent product: the cell on a tile of gh. Tables have one entry per row of the step.
+template <class Cell, bool with_tape, bool extras>
 struct CellForward {
   Index H;
   int U;
-  const Real* const* gx;              // per row: its gate row
-  const Real* const* state[Cell::S];  // per row: the incoming states
-  Real* y;                            // this step's rows, y_batch apart
-  Index y_batch;
-  Real* c;  // states after the first, packed rows c_batch apart
-  Index c_batch;
-  Real* tape;
-  Index tape_batch;
+  const Real* const* gx;              // gate rows
+  const Real* const* state[Cell::S];  // the incoming states
+  Real* const* to[Cell::S];           // the new states: y rows, then packed rows
+  Real* tape;                         // packed rows of the step, one behind the other
+  const Real* const*
+      zoneout[Cell::S];  // extras: what each unit keeps of its old value; null: nothing
+  const Real* params;    // extras: by Cell::Param
 
-  RNNFAST_NOINLINE void operator()(Index panel, Index row, int rows, const Real* gh_tile) const {
+  RNNFAST_INLINE void operator()(Index panel, Index row, int rows, const Real* gh_tile) const {
     for (int u = 0; u < U; ++u) {
       const Index unit = panel * U + u, lanes = min_of(kLanes, H - unit * kLanes);
       const Real* gh = gh_tile + u * Cell::G * kLanes;
@@ -70,51 +81,123 @@ struct CellForward {
   RNNFAST_INLINE void run_rows(Index unit, Index row, int rows, const Real* gh, Lanes lanes) const {
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
     const CellForward self = *this;  // a copy that no store through these pointers can change
-    const Index at = unit * kLanes;
+    const Params<Cell, extras> scalars(self.params);
+    const Index at = unit * kLanes, tape_row = unit_vectors(self.H) * kLanes * K;
     for (Index r = row; r < row + rows; ++r, gh += self.U * G * kLanes) {
       // Every loop over gates, states and slots is unrolled, so that the arrays are registers: as plain loops they
       // are memory, and a tile's cell takes 1.4 (AVX-512) to 2.5 times (AVX2) as long (benchmarks/cell_in_tile.cpp).
-      Vec x[G], g[G], s[S], kept[K];
+      Vec x[G], g[G], s[S], old[S], kept[K];
       const Real* gx_row = self.gx[r] + at * G;
       unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
         x[j] = raw_load(gx_row + j * kLanes);
         g[j] = raw_load(gh + j * kLanes);
       });
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        if constexpr (Cell::reads_state(j)) {
+        if constexpr (Cell::reads_state(j) || extras) {
           s[j] = j ? raw_load(self.state[j][r] + at) : raw_load(self.state[j][r] + at, lanes);
         } else {
           s[j] = Raw{};
         }
+        old[j] = s[j];
       });
-      Cell::forward(x, g, static_cast<const Vec*>(nullptr), s, kept);
-      raw_store(self.y + r * self.y_batch + at, s[0].v, lanes);
-      if constexpr (S > 1) raw_store(self.c + r * self.c_batch + at, s[1].v);
+      Cell::forward(x, g, scalars.get(), s, kept);
+      if constexpr (extras) {
+        unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+          if (self.zoneout[j]) {
+            const Vec z = raw_load(self.zoneout[j][r] + at);
+            s[j] = z * old[j] + (Vec(1) - z) * s[j];
+          }
+        });
+      }
+      raw_store(self.to[0][r] + at, s[0].v, lanes);
+      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        if constexpr (j > 0) raw_store(self.to[j][r] + at, s[j].v);
+      });
       if constexpr (with_tape) {
-        Real* tape_row = self.tape + r * self.tape_batch + at * K;
-        unroll<K>([&](auto j)
-                      RNNFAST_INLINE_LAMBDA { raw_store(tape_row + j * kLanes, kept[j].v); });
+        Real* slots = self.tape + r * tape_row + at * K;
+        unroll<K>([&](auto j) RNNFAST_INLINE_LAMBDA { raw_store(slots + j * kLanes, kept[j].v); });
       }
     }
   }
 };
+
+// Whether the epilogues of this call look at more than the plain ones do.
+RNNFAST_INLINE bool forward_extras(const Options<Real>& o) { return o.has_params || o.zones_out(); }
+
+// The masks of one member, row by row: recurrent dropout and zoneout. Rows are `units` long, padding lanes kept.
+struct MaskRows {
+  const Options<Real>& o;
+  Index H, units;
+  int S;
+  Real*
+      factor;  // recurrent dropout: (B, units) of the sequence, shared; or (B, units) of a step, own
+  Real* zone[kMaxStates];  // zoneout: (B, units) of a step, own; or one row of the expectation
+
+  static RNNFAST_INLINE bool drops(const Options<Real>& o) { return o.dropout > 0; }
+  MaskRows(Carver& own, const Options<Real>& o, Index B, Index H, int S, Real* of_sequence)
+      : o(o), H(H), units(unit_vectors(H) * kLanes), S(S) {
+    factor = drops(o) && o.dropout_per_step ? own.take<Real>(B * units) : of_sequence;
+    for (int s = 0; s < S; ++s)
+      zone[s] = o.zoneout[s] > 0 ? own.take<Real>((o.zoneout_draws ? B : 1) * units) : nullptr;
+  }
+  void prepare_expectation() const {
+    for (int s = 0; s < S; ++s)
+      if (zone[s] && !o.zoneout_draws)
+        for (Index u = 0; u < units; ++u) zone[s][u] = Real(o.zoneout[s]);
+  }
+  // The factors of one sequence, before the first step.
+  void of_sequence(Index b) const { draw_factor(b, 0, factor + b * units); }
+  // The factors on the operand that row b reads at step t; kept as slot r of the step.
+  RNNFAST_INLINE const Real* operand_factor(Index r, Index t, Index b) const {
+    if (!o.dropout_per_step) return factor + b * units;
+    draw_factor(b, o.random.step_of(t), factor + r * units);
+    return factor + r * units;
+  }
+  RNNFAST_INLINE const Real* zoneout(int s, Index r, Index t, Index b) const {
+    if (!o.zoneout_draws) return zone[s];
+    Real* row = zone[s] + r * units;
+    MaskSource(o.random, Purpose::zoneout, s, o.zoneout[s], 0, 1)
+        .row(o.random.row_of(b), o.random.step_of(t), H, row);
+    for (Index u = H; u < units; ++u) row[u] = 0;
+    return row;
+  }
+
+ private:
+  void draw_factor(Index b, uint32_t step, Real* row) const {
+    dropout_mask(o.random, Purpose::recurrent, o.dropout).row(o.random.row_of(b), step, H, row);
+    for (Index u = H; u < units; ++u) row[u] = 1;
+  }
+};
+
+// to = from * factor, H elements.
+RNNFAST_INLINE void multiply_row(const Real* from, const Real* factor, Index H, Real* to) {
+  Index j = 0;
+  for (; j + kLanes <= H; j += kLanes) raw_store(to + j, raw_load(from + j) * raw_load(factor + j));
+  for (; j < H; ++j) to[j] = from[j] * factor[j];
+}
 
 template <class Cell>
 struct ForwardScratch {
   static constexpr Index kChunkRows =
       192;  // gx of a chunk stays in L2; fewer rows repeat W's panels more often
 
-  Index chunk;          // steps
+  Walk walk;
   bool lazy_W, lazy_R;  // pack panels on the way
   PackedLayer<Cell> packed;
-  Real *gx, *table, *zero, *c;
+  Real *gx, *table, *zero, *c, *replaced, *factor;
   struct PerMember {
-    const Real **operand, **gx, **state[kMaxStates];
-    Real* panels;
+    const Real **operand, **gx, **state[kMaxStates], **zoneout[kMaxStates];
+    Real** to[kMaxStates];
+    const Real** x;  // rows of a chunk
+    Real** gx_to;
+    Real *masked, *panels;
+    MaskRows masks;
+    explicit PerMember(const MaskRows& masks) : masks(masks) {}
   };
+  Parts parts;
 
   ForwardScratch(Carver& carver, const ForwardArgs<Real>& a, int n)
-      : chunk(chunk_steps(kChunkRows, a.dims.B)),
+      : walk{a.dims.T, a.dims.B, a.options.schedule},
         // Small work uses each panel once: W when one chunk holds all, R when there is one step. (With the batch
         // split every member would pack all of them again.)
         lazy_W(!a.packed && a.dims.T * a.dims.B <= 16 && (n == 1 || split_units(a.dims.B, n))),
@@ -122,25 +205,32 @@ struct ForwardScratch {
         packed(carver, a.dims, !a.packed && !a.index.used && !lazy_W, !a.packed && !lazy_R) {
     const Dims& d = a.dims;
     const Index row = gate_row_stride<Cell>(d.H), units = unit_vectors(d.H) * kLanes;
-    gx = a.index.used ? nullptr : carver.take<Real>(min_of(chunk, d.T) * d.B * row);
+    gx = a.index.used ? nullptr : carver.take<Real>(walk.chunk_places(kChunkRows) * row);
     table = a.index.used ? carver.take<Real>(a.index.n * row) : nullptr;
     zero = carver.take<Real>(d.H);
     c = Cell::S > 1 && !a.tape.cell ? carver.take<Real>(d.B * units) : nullptr;
-    member_base = carver.used;
-    member_size = 0;
-    Carver measure{nullptr};
-    member(measure, a);
-    member_size = measure.used;
-    carver.used += member_size * size_t(n);
+    replaced = a.tape.cell ? nullptr
+                           : carver.take<Real>(a.options.schedule.replacements * Cell::S * units);
+    factor = MaskRows::drops(a.options) && !a.options.dropout_per_step
+                 ? carver.take<Real>(d.B * units)
+                 : nullptr;
+    parts.add(carver, n, [&](Carver& own) { member(own, a); });
   }
-  size_t member_base, member_size;
 
   PerMember member(Carver& carver, const ForwardArgs<Real>& a) const {
     const Dims& d = a.dims;
-    PerMember m{};
+    PerMember m(MaskRows(carver, a.options, d.B, d.H, Cell::S, factor));
     m.operand = carver.take<const Real*>(d.B);
-    m.gx = carver.take<const Real*>(d.B * min_of(chunk, max_of(d.T, 1)));
-    for (int s = 0; s < Cell::S; ++s) m.state[s] = carver.take<const Real*>(d.B);
+    m.gx = carver.take<const Real*>(d.B);
+    for (int s = 0; s < Cell::S; ++s) {
+      m.state[s] = carver.take<const Real*>(d.B);
+      m.to[s] = carver.take<Real*>(d.B);
+      m.zoneout[s] = a.options.zoneout[s] > 0 ? carver.take<const Real*>(d.B) : nullptr;
+    }
+    const Index chunk = a.index.used ? 0 : walk.chunk_places(kChunkRows);
+    m.x = carver.take<const Real*>(chunk);
+    m.gx_to = carver.take<Real*>(chunk);
+    m.masked = MaskRows::drops(a.options) ? carver.take<Real>(d.B * d.H) : nullptr;
     const int nv = Cell::G * units_per_panel<Cell>(d.H);
     const Index depth = max_of(lazy_W ? d.I : 0, lazy_R ? d.H : 0);
     m.panels = depth ? carver.take<Real>(8 * depth * nv * kLanes) : nullptr;
@@ -148,33 +238,34 @@ struct ForwardScratch {
   }
 };
 
-// Runs `stage(Constant<width>)` with the tile width of the cell's gate panels.
-template <class Cell, class F>
-RNNFAST_INLINE void with_gate_width(int U, F&& f) {
-  if constexpr (Cell::G > 1) {
-    f(Constant<Cell::G>{});
-  } else {
-    if (U == 4) f(Constant<4>{});
-    else if (U == 2) f(Constant<2>{});
-    else f(Constant<1>{});
-  }
+// The states that resets put in place, as packed rows; a member's share of them.
+RNNFAST_INLINE void pack_replacements(const Options<Real>& o, Index H, int S, const Member& m,
+                                      Real* replaced) {
+  const Index units = unit_vectors(H) * kLanes;
+  const Range mine = share(o.schedule.replacements, m);
+  for (Index k = mine.begin; k < mine.end; ++k)
+    for (int s = 0; s < S; ++s)
+      copy_padded(o.replacement[s] ? o.replacement[s] + o.schedule.reset_source[k] * H : nullptr, H,
+                  replaced + (k * S + s) * units);
 }
 
-template <class Cell, bool with_tape>
+template <class Cell>
 void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
   const Dims d = a.dims;
   Carver carver{static_cast<char*>(scratch)};
   ForwardScratch<Cell> shared(carver, a, m.n);
-  Carver own_carver{static_cast<char*>(scratch) + shared.member_base +
-                    size_t(m.id) * shared.member_size};
+  Carver own_carver = shared.parts.of(scratch, m.id);
   const auto own = shared.member(own_carver, a);
+  const Walk walk = shared.walk;
+  const bool with_tape = a.tape.cell != nullptr, extras = forward_extras(a.options);
+  const bool drops = MaskRows::drops(a.options);
 
   const int U = units_per_panel<Cell>(d.H);
   const RowPanels W{a.weights[Weight::W], d.H, d.I, G, U}, R{a.weights[Weight::R], d.H, d.H, G, U};
   const bool by_units = split_units(d.B, m.n);
   const Range panels = by_units ? share(R.count(), m) : Range{0, R.count()};
-  const Range rows = by_units ? Range{0, d.B} : share(d.B, m);
+  const Range rows = by_units ? Range{0, d.B} : walk.share_rows(m);
   const Index units = unit_vectors(d.H) * kLanes, row = gate_row_stride<Cell>(d.H);
   // A member may only skip the barriers where it shares nothing that others write.
   const bool shares = m.n > 1;
@@ -213,8 +304,14 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
       }
     }
   }
-  Real* c = S > 1 ? (with_tape ? a.tape.states[1] : shared.c) : nullptr;
-  const Index c_time = with_tape ? d.B * units : 0;
+  Real* const c = with_tape ? a.tape.states[1] : shared.c;
+  Real* const replaced = with_tape ? a.tape.replaced : shared.replaced;
+  pack_replacements(a.options, d.H, S, m, replaced);
+  own.masks.prepare_expectation();
+  if (drops && !a.options.dropout_per_step) {
+    const Range mine = share(d.B, m);
+    for (Index b = mine.begin; b < mine.end; ++b) own.masks.of_sequence(b);
+  }
   if (m.id == 0) {
     memset(shared.zero, 0, size_t(d.H) * sizeof(Real));
     if (S > 1)
@@ -233,66 +330,80 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   }
 
   const Panels W_panels{packed.W, own.panels, W.size()}, R_panels{packed.R, own.panels, R.size()};
+  const Sequence<const Real> y{a.y.base, a.y.time, a.y.batch, a.y.start};
   const History history{a.state0[0] ? a.state0[0] : shared.zero,
                         a.state0[0] ? d.H : 0,
-                        a.y.base,
-                        a.y.time,
-                        a.y.batch,
+                        y,
                         c,
-                        c_time,
-                        units};
+                        !with_tape,
+                        replaced,
+                        d.B,
+                        units,
+                        S};
 
-  with_gate_width<Cell>(U, [&](auto NV) RNNFAST_INLINE_LAMBDA {
-    for (Index t0 = 0; t0 < d.T; t0 += shared.chunk) {
-      const Index t1 = min_of(d.T, t0 + shared.chunk);
-      if (!a.index.used) {
-        // The rows of this chunk that are mine, whole steps in one product where the batch is not split.
-        Index n = 0;
-        for (Index t = t0; t < t1; ++t)
-          for (Index b = rows.begin; b < rows.end; ++b) own.gx[n++] = a.x.row(t, b);
-        const Index per_step = rows.end - rows.begin;
-        const auto to = store_to(
-            [&](Index r) RNNFAST_INLINE_LAMBDA {
-              return shared.gx + (r / per_step * d.B + rows.begin + r % per_step) * row;
-            },
-            row, NV);
-        run_stage<NV>(W, W_panels, d.I, panels.begin, panels.end, false, own.gx, n, packed.bW, to);
-      }
+  for (Index t0 = 0; t0 < d.T;) {
+    const Index t1 = walk.chunk_end(t0, ForwardScratch<Cell>::kChunkRows), first = walk.first(t0);
+    if (!a.index.used) {
+      // The places of this chunk that are mine in one product.
+      Index n = 0;
       for (Index t = t0; t < t1; ++t) {
-        for (Index b = rows.begin; b < rows.end; ++b) {
-          own.operand[b] = history.operand(t, b);
-          for (int s = 0; s < S; ++s) own.state[s][b] = history.state(s, t, b);
-          own.gx[b] = a.index.used ? shared.table + a.index.row(t, b) * row
-                                   : shared.gx + ((t - t0) * d.B + b) * row;
+        const Range at = walk.at(t, rows);
+        for (Index p = at.begin; p < at.end; ++p, ++n) {
+          own.x[n] = a.x.row(t, walk.row(t, p));
+          own.gx_to[n] = shared.gx + (p - first) * row;
         }
-        CellForward<Cell, with_tape> cell{};
+      }
+      const Store store{own.gx_to, row, R.nv() * kLanes};
+      run_stage(R.nv(), W, W_panels, d.I, panels.begin, panels.end, false, own.x, n, packed.bW,
+                epilogue(store));
+    }
+    for (Index t = t0; t < t1; ++t) {
+      const Range at = walk.at(t, rows);
+      const Index n = at.size();
+      for (Index r = 0; r < n; ++r) {
+        const Index p = at.begin + r, b = walk.row(t, p);
+        const Source from = walk.source(t, p);
+        own.operand[r] = history.operand(from, b);
+        for (int s = 0; s < S; ++s) own.state[s][r] = history.state(s, from, b);
+        own.gx[r] =
+            a.index.used ? shared.table + a.index.row(t, b) * row : shared.gx + (p - first) * row;
+        own.to[0][r] = a.y.row(t, b);
+        if (S > 1) own.to[1][r] = c + (with_tape ? d.B + p : b) * units;
+        if (drops) {
+          Real* masked = own.masked + r * d.H;
+          multiply_row(own.operand[r], own.masks.operand_factor(r, t, b), d.H, masked);
+          own.operand[r] = masked;
+        }
+        for (int s = 0; s < S; ++s)
+          if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, t, b);
+      }
+      const auto run = [&](auto tape, auto more) RNNFAST_INLINE_LAMBDA {
+        CellForward<Cell, tape, more> cell{};
         cell.H = d.H;
         cell.U = U;
-        cell.gx = own.gx + rows.begin;
-        for (int s = 0; s < S; ++s) cell.state[s] = own.state[s] + rows.begin;
-        cell.y = a.y.row(t, rows.begin);
-        cell.y_batch = a.y.batch;
-        if constexpr (S > 1) {
-          cell.c = c + (with_tape ? t + 1 : 0) * c_time + rows.begin * units;
-          cell.c_batch = units;
+        cell.gx = own.gx;
+        for (int s = 0; s < S; ++s) {
+          cell.state[s] = own.state[s];
+          cell.to[s] = own.to[s];
+          cell.zoneout[s] = own.zoneout[s];
         }
-        if constexpr (with_tape) {
-          cell.tape_batch = units * K;
-          cell.tape = a.tape.cell + (t * d.B + rows.begin) * cell.tape_batch;
-        }
-        run_stage<NV>(R, R_panels, d.H, panels.begin, panels.end, t & 1, own.operand + rows.begin,
-                      rows.end - rows.begin, packed.bR, cell);
-        if (by_units) m.barrier();
-      }
+        if constexpr (tape) cell.tape = a.tape.cell + at.begin * units * K;
+        cell.params = a.options.params;
+        run_stage(R.nv(), R, R_panels, d.H, panels.begin, panels.end, t & 1, own.operand, n,
+                  packed.bR, epilogue(cell));
+      };
+      if (extras) with_tape ? run(Constant<1>{}, Constant<1>{}) : run(Constant<0>{}, Constant<1>{});
+      else with_tape ? run(Constant<1>{}, Constant<0>{}) : run(Constant<0>{}, Constant<0>{});
+      if (by_units) m.barrier();
     }
-  });
+    t0 = t1;
+  }
 
-  // Final states: the ones that would enter step T.
   if (shares) m.barrier();
   const Range last = share(d.B, m);
   for (Index b = last.begin; b < last.end; ++b)
     for (int s = 0; s < S; ++s)
-      memcpy(a.state_n[s] + b * d.H, history.state(s, d.T, b), size_t(d.H) * sizeof(Real));
+      memcpy(a.state_n[s] + b * d.H, history.state(s, walk.last(b), b), size_t(d.H) * sizeof(Real));
 }
 
 }  // namespace

@@ -19,14 +19,26 @@ RNNFAST_INLINE void with_constant(int value, F&& f) {
   }
 }
 
+// What becomes of a finished tile: rows [row, row + rows) of the product, one panel wide, still in L1. Called
+// through a pointer, once per tile, so that a product is compiled once per width and not once per epilogue.
+struct Epilogue {
+  const void* self;
+  void (*run)(const void* self, Index panel, Index row, int rows, const Real* out);
+};
+template <class E>
+RNNFAST_INLINE Epilogue epilogue(const E& e) {
+  return {&e, [](const void* self, Index panel, Index row, int rows, const Real* out) {
+            (*static_cast<const E*>(self))(panel, row, rows, out);
+          }};
+}
+
 // The product of rows[0..n) with panels [first, last) of `source` (K terms each). init: null, or a packed
 // row of starting values, one tile width per panel. Odd steps walk backwards: the panels used last are
 // the ones still in cache (20 % at B=1 when the weights are just over a cache level).
-template <int NV, class Source, class Epilogue>
-RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index K, Index first,
-                              Index last, bool backwards, const Real* const* rows, Index n,
-                              const Real* init, Epilogue& epilogue) {
-  if (n <= 0) return;
+template <int NV, class Source>
+RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Index K, Index first,
+                                Index last, bool backwards, const Real* const* rows, Index n,
+                                const Real* init, const Epilogue& epilogue) {
   constexpr int kWidth = NV * kLanes;
   alignas(64) Real out[kTileSize];
   const auto weights = [&](Index panel, int slot) RNNFAST_INLINE_LAMBDA -> const Real* {
@@ -49,7 +61,7 @@ RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index 
         row_tile<max_panels<NV>() >= 4 ? 4 : 1, NV>(rows[0], w, panels.size, K, start, out);
       else if (pn == 2) row_tile<2, NV>(rows[0], w, panels.size, K, start, out);
       else row_tile<1, NV>(rows[0], w, panels.size, K, start, out);
-      for (int i = 0; i < pn; ++i) epilogue(panel + i, 0, 1, out + i * kWidth);
+      for (int i = 0; i < pn; ++i) epilogue.run(epilogue.self, panel + i, 0, 1, out + i * kWidth);
       left -= pn;
     }
     return;
@@ -66,7 +78,7 @@ RNNFAST_INLINE void run_stage(const Source& source, const Panels& panels, Index 
       const int mb = int(end - r);
       with_constant<kRows>(
           mb, [&](auto MB) RNNFAST_INLINE_LAMBDA { tile<MB, NV>(rows + r, w, K, start, 0, out); });
-      epilogue(panel, r, mb, out);
+      epilogue.run(epilogue.self, panel, r, mb, out);
       r = end;
     }
   }
@@ -81,38 +93,33 @@ RNNFAST_INLINE int column_vectors(Index N, int members) {
   return 4;
 }
 
-// run_stage with a width known only at run time (1, 2 or 4 vectors).
-template <class Source, class Epilogue>
-RNNFAST_INLINE void run_stage_nv(int nv, const Source& source, const Panels& panels, Index K,
-                                 Index first, Index last, bool backwards, const Real* const* rows,
-                                 Index n, const Real* init, Epilogue& epilogue) {
-  if (nv == 4) run_stage<4>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
-  else if (nv == 2)
-    run_stage<2>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
-  else run_stage<1>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
+// run_stage with a width known only at run time (1 ... 4 vectors).
+template <class Source>
+RNNFAST_INLINE void run_stage(int nv, const Source& source, const Panels& panels, Index K,
+                              Index first, Index last, bool backwards, const Real* const* rows,
+                              Index n, const Real* init, const Epilogue& epilogue) {
+  if (n <= 0) return;
+  with_constant<4>(nv, [&](auto NV) RNNFAST_INLINE_LAMBDA {
+    run_stage<NV>(source, panels, K, first, last, backwards, rows, n, init, epilogue);
+  });
 }
 
-// The epilogue that only stores: row r of the product to out(r), columns cut at N.
-template <class RowOf>
+// The epilogue that only stores: row r of the product to to[r], columns cut at N.
 struct Store {
-  RowOf row_of;
+  Real* const* to;
   Index N;
   int width;
-  RNNFAST_INLINE void operator()(Index panel, Index r, int mb, const Real* out) const {
+  RNNFAST_INLINE void operator()(Index panel, Index r, int rows, const Real* out) const {
     const Index column = panel * width;
     const Index valid = min_of(width, N - column);
-    for (int m = 0; m < mb; ++m, out += width) {
-      Real* to = row_of(r + m) + column;
+    for (int m = 0; m < rows; ++m, out += width) {
+      Real* row = to[r + m] + column;
       Index j = 0;
-      for (; j + kLanes <= valid; j += kLanes) raw_store(to + j, raw_load(out + j));
-      if (j < valid) raw_store(to + j, raw_load(out + j), int(valid - j));
+      for (; j + kLanes <= valid; j += kLanes) raw_store(row + j, raw_load(out + j));
+      if (j < valid) raw_store(row + j, raw_load(out + j), int(valid - j));
     }
   }
 };
-template <class RowOf>
-RNNFAST_INLINE Store<RowOf> store_to(RowOf row_of, Index N, int nv) {
-  return {row_of, N, nv * kLanes};
-}
 
 // Sizes and places of scratch by one walk: with a null base it measures, else it hands out.
 struct Carver {
@@ -127,8 +134,25 @@ struct Carver {
   }
 };
 
+// Scratch of a team: what its members share, and behind it one equal part for each of them.
+struct Parts {
+  size_t base = 0, size = 0;
+  template <class CarveOne>
+  RNNFAST_INLINE void add(Carver& carver, int n, CarveOne&& carve_one) {
+    Carver measure{nullptr};
+    carve_one(measure);
+    base = carver.used;
+    size = measure.used;
+    carver.used += size * size_t(n);
+  }
+  RNNFAST_INLINE Carver of(void* scratch, int id) const {
+    return {static_cast<char*>(scratch) + base + size_t(id) * size};
+  }
+};
+
 struct Range {
   Index begin, end;
+  RNNFAST_INLINE Index size() const { return end - begin; }
 };
 RNNFAST_INLINE Range share(Index n, const Member& m) {
   return {n * m.id / m.n, n * (m.id + 1) / m.n};

@@ -94,6 +94,12 @@ struct Vec {
   friend RNNFAST_INLINE Vec fma(Vec a, Vec b, Vec c) { return raw_fma(a.v, b.v, c.v); }
   friend RNNFAST_INLINE Vec at_most(Vec x, Vec bound) { return bound.v < x.v ? bound.v : x.v; }
   friend RNNFAST_INLINE Vec at_least(Vec x, Vec bound) { return bound.v > x.v ? bound.v : x.v; }
+  friend RNNFAST_INLINE Vec clamp(Vec x, Vec bound) {
+    return at_least(at_most(x, bound), Vec(-bound.v));
+  }
+  friend RNNFAST_INLINE Vec if_within(Vec x, Vec bound, Vec value) {
+    return absolute(x).v <= bound.v ? value.v : Raw{};
+  }
   friend RNNFAST_INLINE Vec unless_negative(Vec x, Vec value) {
     return x.v <= Raw{} ? Raw{} : value.v;
   }

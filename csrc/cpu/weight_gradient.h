@@ -93,22 +93,21 @@ RNNFAST_NOINLINE void bias_gradient(const GateRows& g, Range mine, Real* sum) {
   }
 }
 
-// The same sums where the operand is one-hot: row slot(r) of `table` (n, ld) receives gate gradient r. Blocks as
+// The same sums where the operand is one-hot: row slots[r] of `table` (n, ld) receives gate gradient r. Blocks as
 // above, so the bits equal those of the dense product with a one-hot operand.
 struct IndexedSums {
   Real *table, *block;  // (n, ld): all rows so far, and those of the current block
   int32_t* stamp;       // (n,): this member's; the block that last wrote a row of `block`
   Index ld;
 };
-template <class SlotOf>
-RNNFAST_NOINLINE void indexed_gradient(const GateRows& g, SlotOf slot_of, Range mine,
+RNNFAST_NOINLINE void indexed_gradient(const GateRows& g, const int32_t* slots, Range mine,
                                        const IndexedSums& sums, int32_t& stamp) {
   const Index begin = mine.begin * kLanes, end = mine.end * kLanes;
   for (Index r0 = 0; r0 < g.n; r0 += kBlock) {
     const Index r1 = min_of(g.n, r0 + kBlock);
     ++stamp;
     for (Index r = r0; r < r1; ++r) {
-      const Index slot = slot_of(r);
+      const Index slot = slots[r];
       const bool fresh = sums.stamp[slot] != stamp;
       sums.stamp[slot] = stamp;
       Real* to = sums.block + slot * sums.ld;
@@ -118,7 +117,7 @@ RNNFAST_NOINLINE void indexed_gradient(const GateRows& g, SlotOf slot_of, Range 
       }
     }
     for (Index r = r0; r < r1; ++r) {
-      const Index slot = slot_of(r);
+      const Index slot = slots[r];
       if (sums.stamp[slot] != stamp) continue;
       sums.stamp[slot] = -1;  // added once
       Real* to = sums.table + slot * sums.ld;

@@ -28,6 +28,12 @@ struct Dual {
     const V t = tanh_(x.v);
     return {t, x.d * (V(Real(1)) - t * t)};
   }
+  friend RNNFAST_HD Dual clamp(Dual x, Dual bound) {
+    return {clamp(x.v, bound.v), if_within(x.v, bound.v, x.d)};
+  }
+  friend RNNFAST_HD Dual if_within(Dual x, Dual bound, Dual value) {
+    return {if_within(x.v, bound.v, value.v), if_within(x.v, bound.v, value.d)};
+  }
   friend RNNFAST_HD Dual unless_negative(Dual x, Dual value) {
     return {unless_negative(x.v, value.v), unless_negative(x.v, value.d)};
   }

@@ -39,6 +39,17 @@ RNNFAST_HD double at_most(double x, double bound) { return bound < x ? bound : x
 RNNFAST_HD float at_least(float x, float bound) { return bound > x ? bound : x; }
 RNNFAST_HD double at_least(double x, double bound) { return bound > x ? bound : x; }
 
+// x within +-bound; NaN passes through.
+RNNFAST_HD float clamp(float x, float bound) { return at_least(at_most(x, bound), -bound); }
+RNNFAST_HD double clamp(double x, double bound) { return at_least(at_most(x, bound), -bound); }
+// `value` where |x| <= bound, else 0: the derivative of clamp, times value.
+RNNFAST_HD float if_within(float x, float bound, float value) {
+  return absolute(x) <= bound ? value : 0.0f;
+}
+RNNFAST_HD double if_within(double x, double bound, double value) {
+  return absolute(x) <= bound ? value : 0.0;
+}
+
 // `value` where x <= 0 does not hold (so also where x is NaN), else 0.
 RNNFAST_HD float unless_negative(float x, float value) { return x <= 0 ? 0.0f : value; }
 RNNFAST_HD double unless_negative(double x, double value) { return x <= 0 ? 0.0 : value; }

@@ -82,7 +82,8 @@ std::vector<V> one_unit(F&& next) {
     ds[j] = next();
   }
   Cell::forward(gx, gh, static_cast<const V*>(nullptr), s, tape);
-  Cell::backward(tape, static_cast<const V*>(nullptr), before, ds, dgx, dgh);
+  Cell::backward(tape, static_cast<const V*>(nullptr), before, ds, static_cast<const V*>(nullptr),
+                 dgx, dgh);
   std::vector<V> out(s, s + Cell::S);
   out.insert(out.end(), ds, ds + Cell::S);
   out.insert(out.end(), dgx, dgx + Cell::G);

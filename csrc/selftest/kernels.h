@@ -78,8 +78,8 @@ std::vector<Result<Real>> run(CellId id, const std::vector<Problem<Real>>& probl
     a.x = constant(columns(x, d, D * d.I, j * d.I, j & 1));
     a.y = columns(y, d, D * d.H, j * d.H, j & 1);
     if (way.slots)
-      a.index = {true, way.slots->data(),    d.B,
-                 1,    way.distinct->data(), Index(way.distinct->size())};
+      a.index = {
+          true, {way.slots->data(), d.B, 1}, way.distinct->data(), Index(way.distinct->size())};
     const std::vector<Real>* in = problems[size_t(j)].in;
     for (int w = 0; w < kWeights; ++w) a.weights.at[w] = or_null(in[in_W + w]);
     for (int s = 0; s < Cell::S; ++s) {
@@ -88,8 +88,9 @@ std::vector<Result<Real>> run(CellId id, const std::vector<Problem<Real>>& probl
       a.state_n[s] = r.state_n[s].data();
     }
     if (way.tape) {
-      a.tape.cell = block(size_t(tape_cell_size<Real>(id, d)) * sizeof(Real));
-      if (Cell::S > 1) a.tape.states[1] = block(size_t(tape_state_size<Real>(d)) * sizeof(Real));
+      a.tape.cell = block(size_t(tape_cell_size<Real>(id, steps, d.H)) * sizeof(Real));
+      if (Cell::S > 1)
+        a.tape.states[1] = block(size_t(tape_state_size<Real>(d.B + steps, d.H)) * sizeof(Real));
     }
     if (way.prepared) {
       const CellKernels<Real>& k = kernels<Real>().cells[int(id)];

@@ -22,6 +22,12 @@ struct Wide {
   friend Wide fma(Wide a, Wide b, Wide c) { return Wide(a.v * b.v + c.v); }
   friend Wide sigmoid(Wide x) { return Wide(1 / (1 + std::exp(-x.v))); }
   friend Wide tanh_(Wide x) { return Wide(std::tanh(x.v)); }
+  friend Wide clamp(Wide x, Wide bound) {
+    return x.v > bound.v ? bound : x.v < -bound.v ? Wide(-bound.v) : x;
+  }
+  friend Wide if_within(Wide x, Wide bound, Wide value) {
+    return std::fabs(x.v) <= bound.v ? value : Wide(0);
+  }
   friend Wide unless_negative(Wide x, Wide value) { return x.v <= 0 ? Wide(0) : value; }
 };
 inline long double exact(float x) { return x; }
@@ -126,7 +132,8 @@ Result<V> plain(const Problem<V>& p) {
           d[j] = ds[j][b * H + h];
         }
         d[0] = d[0] + dy[before + h];
-        Cell::backward(kept, static_cast<const V*>(nullptr), s, d, x_gate, h_gate);
+        Cell::backward(kept, static_cast<const V*>(nullptr), s, d, static_cast<const V*>(nullptr),
+                       x_gate, h_gate);
         for (int j = 0; j < S; ++j) ds[j][b * H + h] = d[j];
         for (int g = 0; g < G; ++g) {
           dgx[g * H + h] = x_gate[g];

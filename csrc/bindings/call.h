@@ -1,0 +1,54 @@
+// What the entrances of the module share: cells by name, thread counts, the id of the last kernel.
+#pragma once
+#include <optional>
+
+#include "../cpu/engine.h"
+#include "tape.h"
+
+namespace rnnfast {
+
+bool find_cell(py::handle name, CellId& cell);
+
+// None: as many as pay. False where it is no number of threads.
+bool parse_threads(py::handle h, int& threads);
+
+// I and H as the first direction's W and R give them.
+bool sizes_of(py::handle params, int G, int& type, Index& I, Index& H);
+
+template <class Real>
+bool parse_weights(py::handle row, int G, Index I, Index H, Weights<Real>& out) {
+  if (!PyTuple_Check(row.ptr()) || PyTuple_GET_SIZE(row.ptr()) != kWeights) return false;
+  PyObject* t = row.ptr();
+  return required_array<Real>(PyTuple_GET_ITEM(t, 0), {G * H, I}, out.at[0]) &&
+         required_array<Real>(PyTuple_GET_ITEM(t, 1), {G * H, H}, out.at[1]) &&
+         optional_array<Real>(PyTuple_GET_ITEM(t, 2), {G * H}, out.at[2]) &&
+         optional_array<Real>(PyTuple_GET_ITEM(t, 3), {G * H}, out.at[3]);
+}
+
+// The last kernel of this thread: cell (or linear), pass, dtype; the instruction set is added when asked for.
+void note_kernel(const char* cell, const char* pass, int type);
+std::string last_kernel();
+
+// Releasing the interpreter lock costs 70 ns: calls below about 3 microseconds keep it.
+class MaybeRelease {
+ public:
+  explicit MaybeRelease(double flops) {
+    if (flops > 1e5) release_.emplace();
+  }
+
+ private:
+  std::optional<py::gil_scoped_release> release_;
+};
+
+// The entrances that run a layer; contract in rnnfast/_core.pyi.
+py::object forward(py::handle cell, py::handle x, py::handle params, py::handle state,
+                   py::handle out, py::handle keep_tape, py::handle threads, py::handle options);
+py::object backward(const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_dx,
+                    py::handle threads, py::handle dstates, py::handle dgates);
+py::object between_layers(py::handle x, py::handle add, py::handle H, py::handle p, py::handle seed,
+                          py::handle layer, py::handle t0, py::handle row_ids,
+                          py::handle cu_seqlens, py::handle threads);
+py::tuple tape_states(const PyTape& tape);
+py::object tape_gates(const PyTape& tape);
+
+}  // namespace rnnfast

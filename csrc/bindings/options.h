@@ -1,0 +1,71 @@
+// The options of one call (rnnfast/_scan_options.py), read and checked, and made into what kernels take.
+#pragma once
+#include <limits>
+#include <vector>
+
+#include "../schedule.h"
+#include "arrays.h"
+#include "cell_info.h"
+
+namespace rnnfast {
+
+struct CallOptions {
+  bool given = false;           // false: a plain call, and nothing below matters
+  bool flat = false;            // cu_seqlens: x is (N, I)
+  std::vector<Index> start;     // (B+1,) first row of each sequence, and N
+  std::vector<Index> lengths;   // (B,), empty: T
+  bool scheduled = false;       // some step of some row is unused, reset, or flat
+  ScheduleTable schedule[2];    // by direction
+  Index replacement_rows = 0;   // rows of one direction in the replacement arrays
+  Index replacement_steps = 0;  // their second axis, where they are not flat
+  bool replacement_per_step = false;
+  bool replaces[kMaxStates] = {};
+  std::vector<uint32_t> row_ids;  // (B,), empty: b
+  bool hold = false, per_step = false, draws = false, reverse = false;
+  double dropout = 0, zoneout[kMaxStates] = {}, weight_drop = 0;
+  double cell_clip = 0, gradient_clip = 0;
+  Index burn_in = 0, tbptt = 0;
+  uint64_t seed = 0;
+  uint32_t layer = 0, t0 = 0;
+
+  bool reversed(int dir) const { return dir == 1 || reverse; }
+  MaskKey random(Index T, int dir) const;
+  // Whether scan step t of row b is a place of the caller's arrays: a flat one has none behind a sequence's end.
+  bool inside(int dir, Index T, Index t, Index b) const {
+    return !flat || (reversed(dir) ? T - 1 - t : t) < lengths[size_t(b)];
+  }
+  const Index* starts() const { return flat ? start.data() : nullptr; }
+  // Whether dx and the pads of y need filling: some places of the caller's arrays are not written by kernels.
+  bool leaves_gaps() const { return scheduled || burn_in > 0; }
+};
+
+// Reads a ScanOptions tuple. x_rows are the axes before the features: (T, B), or (N,) where flat; sets T and B in d.
+// False where anything is not as contracted.
+bool parse_options(py::handle h, const CellInfo& cell, int D, const View& x, bool dense, Dims& d,
+                   CallOptions& out);
+
+// The replacement arrays of ScanOptions, (D, rows, H) each or null.
+template <class Real>
+bool parse_replacement(py::handle h, int S, int D, Index H, const Dims& d, const CallOptions& o,
+                       const Real* (&out)[kMaxStates]);
+
+// What a job of one direction takes.
+template <class Real>
+Options<Real> options_of(const CallOptions& o, const CellInfo& cell, Index T, int dir) {
+  Options<Real> out{};
+  out.params[0] = o.cell_clip > 0 ? Real(o.cell_clip) : std::numeric_limits<Real>::infinity();
+  if (!o.given) return out;
+  if (o.scheduled) out.schedule = o.schedule[dir].view();
+  out.random = o.random(T, dir);
+  out.dropout = o.dropout;
+  out.dropout_per_step = o.per_step;
+  for (int s = 0; s < kMaxStates; ++s) out.zoneout[s] = o.zoneout[s];
+  out.zoneout_draws = o.draws;
+  out.has_params = cell.P > 0 && o.cell_clip > 0;
+  out.gradient_clip = Real(o.gradient_clip);
+  out.burn_in = o.burn_in;
+  out.tbptt = o.tbptt;
+  return out;
+}
+
+}  // namespace rnnfast
