@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import initializers, options, reference
+from . import initializers, options, reference, weights
 from ._backend import backends, get_num_threads, last_kernel, set_num_threads
 from ._forms import States
 from ._indexed import IndexedRows
@@ -68,4 +68,5 @@ __all__ = [
     "rnn_backward",
     "rnn_forward",
     "set_num_threads",
+    "weights",
 ]

@@ -31,9 +31,12 @@ class CellSpec:
         What one step keeps for the backward pass, in the order of the slots.
     options : mapping
         Keyword arguments that choose this cell among those of its function.
+    apart : tuple of str
+        Gates in which R h + bR is not simply added to W x + bW (the GRU's n, where r stands
+        between), so that bR cannot be summed into bW.
     orders : mapping of str to tuple of str
-        The gate order of other systems, in our letters. A system that stores each gate apart
-        (Flax linen) or has no such layer is not listed.
+        The gate order of other systems, in our letters; `rnnfast.weights` has the rest of their
+        conventions. A system that has no such layer, or computes another function, is not listed.
     parameters : tuple of str
         The parameters of one layer and direction.
     """
@@ -44,6 +47,7 @@ class CellSpec:
     states: tuple[str, ...]
     tape: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    apart: tuple[str, ...] = ()
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     parameters: tuple[str, ...] = ("W", "R", "bW", "bR")
 
@@ -76,27 +80,39 @@ def _orders(**rows: str) -> Mapping[str, tuple[str, ...]]:
 
 
 # Read from the sources named; the candidate is called g (LSTM) and n (GRU) throughout, whatever its
-# name there.
-_ONE_GATE = _orders(
-    pytorch="h", keras="h", onnx="h", mlx="h", cudnn="h", onednn="h", cs231n="h", flax_nnx="h"
+# name there. Where a system stores each gate apart, the order is that of its source.
+_RNN_ORDERS = _orders(
+    pytorch="h",
+    keras="h",
+    onnx="h",
+    cudnn="h",
+    onednn="h",
+    flax_linen="h",
+    flax_nnx="h",
+    tensorflow1="h",
+    mlx="h",
 )
 _LSTM_ORDERS = _orders(
     pytorch="i f g o",  # torch/nn/modules/rnn.py
     mlx="i f g o",  # mlx/nn/layers/recurrent.py
     equinox="i f g o",  # equinox/nn/_rnn.py
-    flax_nnx="i f g o",  # concatenated in that order by OptimizedLSTMCell
+    flax_linen="i f g o",  # flax/linen/recurrent.py, LSTMCell: each gate apart
+    flax_nnx="i f g o",  # flax/nnx/nn/recurrent.py, OptimizedLSTMCell
+    flax_nnx_split="i f g o",  # there, LSTMCell: each gate apart
     keras="i f g o",  # keras/src/layers/rnn/lstm.py, there i f c o
     cudnn="i f g o",  # linLayerID 0..3 and 4..7
-    onednn="i f g o",  # there i f c o
+    onednn="i f g o",  # doc/primitives/rnn.md, there i f c o
     onnx="i o f g",  # operator LSTM, W[iofc]
-    haste="i g f o",  # haste lstm.py
-    tensorflow1="i g f o",  # BasicLSTMCell, there i j f o; Haiku alike
+    haste="i g f o",  # frameworks/pytorch/lstm.py
+    tensorflow1="i g f o",  # BasicLSTMCell, there i j f o
+    haiku="i g f o",  # haiku/_src/recurrent.py
     cs231n="i f o g",  # assignment 3, rnn_layers.py
 )
 _GRU_ORDERS = _orders(
     pytorch="r z n",
     mlx="r z n",
     equinox="r z n",
+    flax_linen="r z n",  # each gate apart
     flax_nnx="r z n",
     cudnn="r z n",
     keras="z r n",  # keras/src/layers/rnn/gru.py, reset_after=True, there z r h
@@ -113,7 +129,7 @@ _ROWS = (
         states=("h",),
         tape=("h",),
         options=MappingProxyType({"nonlinearity": "tanh"}),
-        orders=_ONE_GATE,
+        orders=MappingProxyType({**_RNN_ORDERS, "cs231n": ("h",)}),
     ),
     CellSpec(
         name="rnn_relu",
@@ -122,7 +138,7 @@ _ROWS = (
         states=("h",),
         tape=("h",),
         options=MappingProxyType({"nonlinearity": "relu"}),
-        orders=_ONE_GATE,
+        orders=MappingProxyType({**_RNN_ORDERS, "haiku": ("h",)}),
     ),
     CellSpec(
         name="lstm",
@@ -138,6 +154,7 @@ _ROWS = (
         gates=("r", "z", "n"),
         states=("h",),
         tape=("r", "z", "n", "ghn"),
+        apart=("n",),
         orders=_GRU_ORDERS,
     ),
 )

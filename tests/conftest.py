@@ -20,7 +20,20 @@ _PACKAGES = {
     "torch": ("torch",),
     "cli": ("typer", "tqdm", "matplotlib", "safetensors"),
     "core": ("rnnfast._core",),
+    # What test_weights_frameworks.py compares with.
+    "onnx": ("onnx",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "keras": ("keras",),
+    "jax": ("jax",),
+    "flax": ("flax", "flax.linen", "flax.nnx"),
+    "haiku": ("haiku",),
+    "equinox": ("equinox",),
+    "mlx": ("mlx.core", "mlx.nn"),
+    "tensorflow": ("tensorflow",),
+    "haste": ("haste_pytorch",),
 }
+# Keras runs on another framework; this one the tests need anyway.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 
 def _missing(name: str) -> str | None:
@@ -34,7 +47,7 @@ def _missing(name: str) -> str | None:
 
 
 def require(name: str) -> ModuleType:
-    """Return the first package of "torch", "cli" or "core", or skip with the reason."""
+    """Return the first package of a name in `_PACKAGES`, or skip with the reason."""
     reason = _missing(name)
     if reason is not None:
         pytest.skip(reason, allow_module_level=True)
