@@ -126,7 +126,7 @@ def _zoneout(who: str, spec: CellSpec, zoneout: Any) -> tuple[float, ...] | None
 
 
 def enter_flat(check: Checker, given: Mapping[str, Any]) -> ndarray | None:
-    """Check `cu_seqlens`, and bind T, B and N by it; None where x is not flat."""
+    """Check `cu_seqlens`, and bind B and N by it; None where x is not flat."""
     cu_seqlens = given.get("cu_seqlens")
     if cu_seqlens is None:
         return None
@@ -150,12 +150,7 @@ def enter_flat(check: Checker, given: Mapping[str, Any]) -> ndarray | None:
         )
     # A copy: backward needs it as it is now.
     ends = np.array(cu_seqlens, np.int64, order="C")
-    sizes = {
-        "B": len(ends) - 1,
-        "N": int(ends[-1]),
-        "T": int(np.diff(ends).max(initial=0)),
-    }
-    check.bind("cu_seqlens", **sizes)
+    check.bind("cu_seqlens", B=len(ends) - 1, N=int(ends[-1]))
     return ends
 
 
@@ -202,11 +197,11 @@ def check_steps(
     return fields
 
 
-def used_steps(fields: Mapping[str, Any], T: int) -> ndarray | None:
+def used_steps(check: Checker, fields: Mapping[str, Any]) -> ndarray | None:
     """Whether each step is used, (T, B) or (N,); None where all are."""
     used, lengths = fields.get("mask"), fields.get("lengths")
     if lengths is not None:
-        within = np.arange(T)[:, None] < lengths
+        within = np.arange(check["T"])[:, None] < lengths
         used = within if used is None else used & within
     return used
 

@@ -178,7 +178,7 @@ class Stack:
         start = self._states(check, "{}0", state, form)
         options, call = self._options(check, given, form, flat, initial, training, keep_tape)
         if indices:
-            used = _call.used_steps(options, check["T"])
+            used = _call.used_steps(check, options)
             x = check_index_range(self.who, "x", x, self.I, "input_size", used)
         if start is None and initial is not None:
             start, call = _repeat(initial, check["B"]), call._replace(learned=True)
@@ -282,8 +282,9 @@ class Stack:
     def _between(self, engine, call: Call, k: int, x, add, p: float):
         """Apply the mask after layer k, to its output or to the gradient of it, and add."""
         seed, t0, row_ids = call.draws or (0, 0, None)
-        x, add = (None if a is None else np.ascontiguousarray(a) for a in (x, add))
-        return engine.between_layers(x, add, self.H, p, seed, k, t0, row_ids, call.cu_seqlens, None)
+        ends = call.cu_seqlens
+        result = engine.between_layers(x, add, self.H, p, seed, k, t0, row_ids, ends, None)
+        return self.agreed(result)
 
     def _checker(self, who: str | None = None, **sizes: tuple[int, str]) -> Checker:
         return Checker(

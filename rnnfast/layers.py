@@ -479,6 +479,8 @@ class Recurrent:
             )
         dx, first, dstate0, grads, dreset = stack.backward(tape, dy, dstate, bool(need_dx), dstates)
         named = stack.named(self._names, grads, first, dreset, tape, self.parameters.initial)
+        if dreset is None:
+            return LayerGradients(dx, dstate0, named)
         return LayerGradients(dx, dstate0, named, stack.reset_gradient(tape, dreset))
 
     def prepare(self) -> PreparedLayer:

@@ -163,7 +163,7 @@ def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, op
     x, row, state, target = _check_arrays(check, form, spec, x, row, state, out)
     fields, call = _check_options(check, form, spec, options, flat, reverse, keep_tape)
     if indices:
-        used = _call.used_steps(fields, check["T"])
+        used = _call.used_steps(check, fields)
         x = check_index_range(who, "x", x, check["I"], check.source("I"), used)
     threads = check.threads(threads)
     # Without options the back end runs forward over arrays turned round.

@@ -13,6 +13,8 @@ from problems import CELL_NAMES, make
 
 import rnnfast
 from rnnfast import States, _random
+from rnnfast._scan_options import ScanOptions
+from rnnfast.reference import engine
 
 cells = pytest.mark.parametrize("cell", CELL_NAMES)
 both_ways = pytest.mark.parametrize("reverse", [False, True], ids=["forth", "back"])
@@ -1054,3 +1056,106 @@ def test_return_states(device: str) -> None:
         assert states.h.shape == states.c.shape == (4, T, B, H)
         assert states.gates.shape == (4, T, B, 4, H)
         equal(np.concatenate([states.h[2], states.h[3]], -1), y)
+
+
+# What reaches the back end ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> list[ScanOptions | None]:
+    """The options of every call of the NumPy back end, in order."""
+    seen: list[ScanOptions | None] = []
+    forward = engine.forward
+
+    def recording(*args: Any) -> Any:
+        seen.append(args[7] if len(args) > 7 else None)
+        return forward(*args)
+
+    monkeypatch.setattr(engine, "forward", recording)
+    return seen
+
+
+def fields(scan: ScanOptions | None) -> dict[str, Any]:
+    """Those that differ from a plain call, arrays as lists."""
+    if scan is None:
+        return {}
+    plain = ScanOptions()._asdict()
+    listed = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in scan._asdict().items()
+    }
+    return {name: value for name, value in listed.items() if value != plain[name]}
+
+
+SETTINGS = {
+    "recurrent_dropout": 0.25,
+    "recurrent_dropout_mode": "step",
+    "zoneout": 0.125,
+    "weight_drop": 0.5,
+    "cell_clip": 3,
+    "clip_state_gradient": 2,
+}
+ALWAYS = {"zoneout": (0.125, 0.125), "cell_clip": 3.0}
+DRAWN = {
+    "recurrent_dropout": 0.25,
+    "per_step": True,
+    "weight_drop": 0.5,
+    "training": True,
+    "seed": 9,
+    "t0": 4,
+    "row_ids": [3, 1],
+}
+
+
+def test_what_a_function_passes_on(received: list[ScanOptions | None]) -> None:
+    p = make("lstm", 3, 2, I, H)
+    drawn = {"seed": 9, "t0": 4, "row_ids": np.array([3, 1])}
+    run = {"device": "numpy", **SETTINGS, **drawn}
+    rnnfast.lstm(p.x, *p.row, **run)
+    p.forward(**run, burn_in=1, tbptt=2)
+    p.forward(**run, training=False, reverse=True)
+    p.forward(device="numpy", recurrent_dropout=0.5, seed=1)
+    p.forward(device="numpy", lengths=np.array([3, 1], np.int16), pad_output="hold")
+    clip = {"gradient_clip": 2.0}
+    assert [fields(scan) for scan in received] == [
+        ALWAYS | DRAWN,
+        ALWAYS | DRAWN | clip | {"burn_in": 1, "tbptt": 2},
+        ALWAYS | clip | {"reverse": True},
+        {"recurrent_dropout": 0.5, "seed": 1},
+        {"lengths": [3, 1], "hold": True},
+    ]
+    for scan in received:
+        for value in scan:
+            if isinstance(value, np.ndarray):
+                assert value.flags.c_contiguous
+    assert received[0].row_ids.dtype == np.uint32
+    assert received[-1].lengths.dtype == np.int64
+
+
+def test_what_a_layer_passes_on(received: list[ScanOptions | None]) -> None:
+    layer = build("lstm", "numpy", num_layers=2, **SETTINGS)
+    x, drawn = draw(3, 2, I), {"seed": 9, "t0": 4, "row_ids": np.array([3, 1])}
+    layer(x)
+    layer.forward(x)
+    layer.forward(x, training=True, **drawn, burn_in=1, tbptt=2)
+    clip = {"gradient_clip": 2.0}
+    training = ALWAYS | DRAWN | clip | {"burn_in": 1, "tbptt": 2}
+    assert [fields(scan) for scan in received] == [
+        ALWAYS,
+        ALWAYS | {"layer": 1},
+        ALWAYS | clip,
+        ALWAYS | clip | {"layer": 1},
+        training,
+        training | {"layer": 1},
+    ]
+
+
+def test_nothing_is_passed_on_for_nothing(received: list[ScanOptions | None]) -> None:
+    """Dropout between layers, and bounds of a gradient without a tape, are none of its business."""
+    layer = build("gru", "numpy", num_layers=2, dropout=0.5, residual=True, clip_state_gradient=1)
+    layer(draw(3, 2, I), pad_output="zero", reset_to="zero", return_states=False)
+    layer.clip_state_gradient = None
+    layer.forward(draw(3, 2, I), training=True)
+    p = make("gru", 3, 2, I, H)
+    p.forward(device="numpy", zoneout=0.0, recurrent_dropout=0, seed=4, reverse=True)
+    assert received == [None] * 5
