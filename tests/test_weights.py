@@ -176,7 +176,10 @@ def nnx_gru(p: Any, x: Any, h: Any) -> Any:
 
 
 def nnx_split_lstm(p: Any, x: Any, h: Any, c: Any) -> Any:
-    return linen_lstm({("if" if n == "if_" else n): a for n, a in p.items()}, x, h, c)
+    def gate(on_x: str, on_h: str) -> np.ndarray:
+        return x @ p[on_x]["kernel"] + h @ p[on_h]["kernel"] + p[on_h]["bias"]
+
+    return lstm(gate("ii", "hi"), gate("if_", "hf"), gate("ig", "hg"), gate("io", "ho"), c)
 
 
 def haiku_rnn(p: Any, x: Any, h: Any) -> Any:
@@ -595,6 +598,7 @@ def test_a_setting_that_means_another_function(
         ("rnn_relu", "pytorch", 1, "nonlinearity is 'tanh', the default of 'pytorch',"),
         ("rnn_relu", "keras", 1, "activation is 'tanh', the default of 'keras',"),
         ("rnn_relu", "flax_linen", 1, "activation_fn is 'tanh', the default"),
+        ("rnn_relu", "tensorflow1", 1, "activation is 'tanh', the default of 'tensorflow1',"),
         ("rnn_relu", "mlx", 1, "nonlinearity is 'tanh', the default of 'mlx',"),
     ],
 )
@@ -604,6 +608,24 @@ def test_a_default_that_means_another_function(cell: str, system: str, D: int, r
     with pytest.raises(rnnfast.ArgumentError, match=reason):
         weights.load(layer, system, exported)
     weights.load(layer, system, exported, **weights.settings(layer, system))
+
+
+def test_the_default_activations_of_both_directions() -> None:
+    layer = make("lstm", bidirectional=True)
+    weights.load(layer, "onnx", weights.export(layer, "onnx"), direction="bidirectional")
+
+
+def test_biases_that_cancel_in_a_sum_are_not_nothing_in_the_gate_n() -> None:
+    layer, other = make("gru"), make("gru", bias=False)
+    layer.bias_ih_l0[...] = 0
+    layer.bias_ih_l0[8:] = 1
+    layer.bias_hh_l0[...] = -layer.bias_ih_l0
+    with pytest.raises(rnnfast.ArgumentError, match="biases of layer 0 are not 0"):
+        weights.load(other, "pytorch", weights.export(layer, "pytorch"))
+    layer.bias_ih_l0[...] = [1] * 8 + [0] * 4
+    layer.bias_hh_l0[...] = -layer.bias_ih_l0
+    weights.load(other, "pytorch", weights.export(layer, "pytorch"))
+    assert same_bits(other.weight_ih_l0, layer.weight_ih_l0)
 
 
 def test_attributes_of_a_node_as_onnx_gives_them() -> None:
@@ -709,9 +731,10 @@ def test_unknown_system() -> None:
 def test_systems_and_carry() -> None:
     assert set(weights.systems("gru")) < set(weights.systems("lstm"))
     assert "haiku" in weights.systems("rnn_relu")
-    assert weights.carry("lstm", "pytorch") == ("h", "c")
-    assert weights.carry("lstm", "flax_linen") == ("c", "h")
-    assert weights.carry("lstm", "tensorflow1") == ("c", "h")
+    swapped = {"flax_linen", "flax_nnx", "flax_nnx_split", "tensorflow1"}
+    for system in weights.systems("lstm"):
+        expected = ("c", "h") if system in swapped else ("h", "c")
+        assert weights.carry("lstm", system) == expected, system
     assert weights.carry("gru", "flax_nnx") == ("h",)
 
 

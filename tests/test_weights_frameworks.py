@@ -6,6 +6,9 @@ docs/weights.md says which versions were compared.
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -431,3 +434,34 @@ def test_haste(cell: str, L: int, D: int, bias: bool) -> None:
         return tuple(s[0].detach() for s in state), out[0].detach()
 
     unroll(layer, "haste", step)
+
+
+@pytest.fixture(scope="module")
+def onednn_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program beside this file, compiled where oneDNN 2 is installed."""
+    source = Path(__file__).parent / "onednn_layer.cpp"
+    program = tmp_path_factory.mktemp("onednn") / "onednn_layer"
+    compiler = os.environ.get("CXX", "g++")
+    has = [compiler, "-E", "-x", "c++", "-include", "dnnl.hpp", os.devnull]
+    try:
+        found = subprocess.run(has, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        found = False
+    if not found:
+        pytest.skip(f"{compiler} finds no dnnl.hpp (Debian: libdnnl-dev)")
+    subprocess.run([compiler, "-std=c++17", source, "-o", program, "-ldnnl"], check=True)
+    return program
+
+
+@pytest.mark.parametrize("D", [1, 2])
+@cells
+def test_onednn(onednn_layer: Path, cell: str, D: int) -> None:
+    """In float32, one layer, through a small program in C++."""
+    layer = make(cell, 1, D, dtype="float32")
+    x, start, y, _ = problem(layer)
+    (arrays,) = weights.export(layer, "onednn")
+    inputs = [x, *start, *(arrays[name] for name in ("weights_layer", "weights_iter", "bias"))]
+    sent = b"".join(np.ascontiguousarray(a).tobytes() for a in inputs)
+    command = [onednn_layer, cell, *map(str, (T, B, I, H, D))]
+    output = subprocess.run(command, input=sent, capture_output=True, check=True).stdout
+    close(y, np.frombuffer(output, np.float32).reshape(T, B, D * H), 1e-5)
