@@ -210,7 +210,9 @@ class ByHand:
         gradients["x"] = dy
         for s, letter in enumerate(self.spec.states):
             gradients[f"d{letter}0"] = np.stack([entry[s] for entry in first])
-            gradients[f"reset {letter}"] = np.stack([entry[s] for entry in replaced])
+            gradients[f"reset {letter}"] = (
+                np.stack([entry[s] for entry in replaced]) if "reset_state" in self.scan else None
+            )
         return gradients
 
     def states(self) -> States:
@@ -244,6 +246,35 @@ def test_a_layer_is_its_functions(device: str, cell: str, L: int, bidirectional:
         found[f"d{letter}0"], found[f"reset {letter}"] = parts(g.state)[k], parts(g.reset_state)[k]
     near(found, hand.backward(dy, dlast, into))
     equal(layer.backward(tape, dy, dlast, dstates=into), g)
+
+
+@cells
+@pytest.mark.parametrize("options", ["none", "steps"])
+def test_a_plain_layer_with_the_options_of_a_call(device: str, cell: str, options: str) -> None:
+    """Gradients into states and of replacements, which the quick road may not take."""
+    layer = build(cell, device, bidirectional=True)
+    x, state = draw(T, B, I), draw_states(layer, B, seed=4)
+    given = some_steps(layer) if options == "steps" else {}
+    hand = ByHand(layer, x, state, given)
+    y, last, tape = layer.forward(x, state, **given)
+    equal((y, last), (hand.y, hand.last))
+    dy, dlast = draw(*y.shape, seed=5), draw_states(layer, B, seed=6)
+    for into in (States(), draw_dstates(tape)):
+        g = layer.backward(tape, dy, dlast, dstates=into if into.h is not None else None)
+        found = {"x": g.x, **g.parameters}
+        for k, letter in enumerate(letters(layer)):
+            found[f"d{letter}0"] = parts(g.state)[k]
+            found[f"reset {letter}"] = parts(g.reset_state)[k] if given else None
+        near(found, hand.backward(dy, dlast, into))
+
+
+def test_gradients_of_nothing_have_the_form_of_x(device: str) -> None:
+    layer = build("gru", device)
+    ends = np.array([0, 2, T])
+    for options in ({}, {"mask": np.ones(T, bool)}, {"cu_seqlens": ends}):
+        x = draw(T, I)
+        _, _, tape = layer.forward(x, **options)
+        assert layer.backward(tape).x.shape == x.shape
 
 
 @cells
