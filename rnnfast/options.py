@@ -203,6 +203,7 @@ class RandomOptions(TypedDict, total=False):
 
     A mask depends on the seed, layer, direction, step, row and unit alone, not on how a sequence is
     cut into calls, or a batch put together.
+    They are read only where masks are drawn.
     """
 
     seed: int | None
