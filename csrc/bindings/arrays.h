@@ -112,4 +112,13 @@ py::array_t<Real> empty(std::initializer_list<Index> shape) {
   return py::array_t<Real>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
 }
 
+// Memory that the system hands out as zero, not written here.
+template <class Real>
+py::array_t<Real> zeros(std::initializer_list<Index> shape) {
+  py::tuple sizes{shape.size()};
+  size_t axis = 0;
+  for (Index n : shape) sizes[axis++] = n;
+  return py::module_::import("numpy").attr("zeros")(sizes, py::dtype::of<Real>());
+}
+
 }  // namespace rnnfast

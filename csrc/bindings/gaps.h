@@ -59,6 +59,18 @@ void fill_gaps(const CallOptions& o, int dir, const Dims& d, const StateRows<Rea
   });
 }
 
+// Zero where backward writes nothing: unused places, and steps that only belong to the forward pass.
+template <class Real>
+void clear_gaps(const CallOptions& o, int dir, const Dims& d, const Sequence<Real>& rows, Index n) {
+  const size_t bytes = size_t(n) * sizeof(Real);
+  for (Index t = 0; t < d.T && t < o.burn_in; ++t)
+    for (Index b = 0; b < d.B; ++b)
+      if (o.inside(dir, d.T, t, b)) std::memset(rows.row(t, b), 0, bytes);
+  if (o.scheduled)
+    each_gap(o, dir, d,
+             [&](Index t, Index b, Source, Index) { std::memset(rows.row(t, b), 0, bytes); });
+}
+
 // What comes in at unused places is added to the gradient of the state that was held there, unless the gradient is
 // cut in between.
 template <class Real>

@@ -383,9 +383,6 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
       second = empty_steps<Real>(o, d, d.I);
       dxs[1] = dense_steps(o, d, d.I, second.mutable_data());
     }
-    if (o.leaves_gaps())
-      for (const auto& s : dxs)
-        if (s.base) std::memset(s.base, 0, size_t(dx_size) * sizeof(Real));
   }
   py::tuple dstates{size_t(info.S)};
   Real* dstate0[kMaxStates] = {};
@@ -404,11 +401,11 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
         continue;
       }
       const Index rows = o.replacement_rows;
+      // Few of its rows are written; the pages of the others are never touched.
       auto array = o.flat && o.replacement_per_step
-                       ? empty<Real>({tape.D, rows, d.H})
-                       : empty<Real>({tape.D, d.B ? rows / d.B : o.replacement_steps, d.B, d.H});
+                       ? zeros<Real>({tape.D, rows, d.H})
+                       : zeros<Real>({tape.D, d.B ? rows / d.B : o.replacement_steps, d.B, d.H});
       dreplacement[s] = array.mutable_data();
-      std::memset(dreplacement[s], 0, size_t(tape.D * rows * d.H) * sizeof(Real));
       entries[size_t(s)] = std::move(array);
     }
     dreset = std::move(entries);
@@ -425,6 +422,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     job.y = direction(ys, d.T, dir * d.H, reverse);
     job.dy = direction(dys, d.T, dir * d.H, reverse);
     job.dx = direction(dxs[dir], d.T, 0, reverse);
+    if (job.dx.base && o.leaves_gaps()) clear_gaps(o, dir, d, job.dx, d.I);
     job.dgates = dgates[dir];
     job.options = options_of<Real>(o, info, d.T, dir);
     for (int s = 0; s < info.S; ++s) {

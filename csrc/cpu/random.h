@@ -14,7 +14,8 @@ typedef uint64_t Wide __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
 
 RNNFAST_INLINE Wide wide(uint64_t s) { return s - Wide{}; }
 
-// The product of the low halves. Written as a plain product, GCC takes three multiplications for it.
+// The product of the low halves; the high ones may hold anything. Written as a plain product, GCC takes three
+// multiplications for it.
 RNNFAST_INLINE Wide multiply_low(Wide a, Wide b) {
 #if defined(__AVX512F__) && RNNFAST_VECTOR_BYTES == 64
   // Masked by all ones: GCC 12 warns about its own header in the plain form.
@@ -29,61 +30,76 @@ RNNFAST_INLINE Wide multiply_low(Wide a, Wide b) {
 #endif
 }
 
-// Words 0 ... 3 of counters q, q+1, ..., one per lane; the low 32 bits of a lane hold the word.
-RNNFAST_INLINE void philox(uint64_t seed, Index q, uint32_t row, uint32_t step, uint32_t place,
-                           Wide (&c)[4]) {
-  const Wide low = wide(0xffffffffu), m0 = wide(0xD2511F53u), m1 = wide(0xCD9E8D57u);
-  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-  Wide lane;
-  for (int l = 0; l < kWideLanes; ++l) lane[l] = uint64_t(l);
-  c[0] = lane + wide(uint64_t(q));
-  c[1] = wide(row);
-  c[2] = wide(step);
-  c[3] = wide(place);
-  for (int round = 0; round < 10; ++round) {
-    const Wide p0 = multiply_low(m0, c[0]), p1 = multiply_low(m1, c[2]);
-    c[0] = (p1 >> 32) ^ c[1] ^ wide(k0);
-    c[1] = p1 & low;
-    c[2] = (p0 >> 32) ^ c[3] ^ wide(k1);
-    c[3] = p0 & low;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-}
-
 typedef Real MaskLanes __attribute__((vector_size(kWideLanes * sizeof(Real))));
-typedef Bits MaskBits __attribute__((vector_size(kWideLanes * sizeof(Real))));
+typedef Bits MaskBits __attribute__((vector_size(kWideLanes * sizeof(Bits))));
 
 // Mask rows for one use: `dropped` with probability p, else `kept`.
-struct MaskSource {
-  uint64_t seed;
-  uint32_t place;
-  uint64_t threshold;  // a word below it drops
-  Real kept, dropped;
+class MaskSource {
+ public:
+  MaskSource() = default;
   // `which` tells states apart.
-  MaskSource(const MaskKey& random, Purpose purpose, int which, double p, Real kept, Real dropped)
-      : seed(random.seed),
-        place((uint32_t(purpose) + uint32_t(which)) << 24 | random.layer << 8 | random.direction),
-        threshold(uint64_t(__builtin_rint(p * 4294967296.0))),
-        kept(kept),
-        dropped(dropped) {}
+  MaskSource(const MaskKey& key, Purpose purpose, int which, double p, Real kept, Real dropped)
+      : place_((uint32_t(purpose) + uint32_t(which)) << 24 | key.layer << 8 | key.direction),
+        threshold_(uint64_t(__builtin_rint(p * 4294967296.0))),
+        kept_(kept),
+        dropped_(dropped) {
+    uint32_t k0 = uint32_t(key.seed), k1 = uint32_t(key.seed >> 32);
+    for (int round = 0; round < kRounds; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+      keys_[round][0] = k0;
+      keys_[round][1] = k1;
+    }
+  }
 
   RNNFAST_NOINLINE void row(uint32_t row, uint32_t step, Index n, Real* out) const {
-    const MaskLanes keep = kept - MaskLanes{}, drop = dropped - MaskLanes{};
     const Index Q = (n + 3) / 4;
-    for (Index q = 0; q < Q; q += kWideLanes) {
-      Wide c[4];
-      philox(seed, q, row, step, place, c);
-      const Index count = Q - q < kWideLanes ? Q - q : kWideLanes;
+    Index q = 0;
+    // Two vectors of counters at once: each round waits for the multiplication of the one before.
+    for (; q + kWideLanes < Q; q += 2 * kWideLanes) words<2>(q, Q, row, step, n, out);
+    if (q < Q) words<1>(q, Q, row, step, n, out);
+  }
+
+ private:
+  static constexpr int kRounds = 10;
+  uint64_t keys_[kRounds][2];
+  uint32_t place_;
+  uint64_t threshold_;  // a word below it drops
+  Real kept_, dropped_;
+
+  template <int N>
+  RNNFAST_INLINE void words(Index q, Index Q, uint32_t row, uint32_t step, Index n,
+                            Real* out) const {
+    const Wide m0 = wide(0xD2511F53u), m1 = wide(0xCD9E8D57u);
+    Wide lane, c[N][4];
+    for (int l = 0; l < kWideLanes; ++l) lane[l] = uint64_t(l);
+    unroll<N>([&](auto i) RNNFAST_INLINE_LAMBDA {
+      c[i][0] = lane + wide(uint64_t(q + i * kWideLanes));
+      c[i][1] = wide(row);
+      c[i][2] = wide(step);
+      c[i][3] = wide(place_);
+    });
+    unroll<kRounds>([&](auto round) RNNFAST_INLINE_LAMBDA {
+      unroll<N>([&](auto i) RNNFAST_INLINE_LAMBDA {
+        const Wide p0 = multiply_low(m0, c[i][0]), p1 = multiply_low(m1, c[i][2]);
+        c[i][0] = (p1 >> 32) ^ c[i][1] ^ wide(keys_[round][0]);
+        c[i][1] = p1;
+        c[i][2] = (p0 >> 32) ^ c[i][3] ^ wide(keys_[round][1]);
+        c[i][3] = p0;
+      });
+    });
+    const Wide low = wide(0xffffffffu), threshold = wide(threshold_);
+    const MaskLanes keep = kept_ - MaskLanes{}, drop = dropped_ - MaskLanes{};
+    unroll<N>([&](auto i) RNNFAST_INLINE_LAMBDA {
+      const Index first = q + i * kWideLanes;
+      const Index count = Q - first < kWideLanes ? Q - first : kWideLanes;
       unroll<4>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        const MaskBits kept_here = __builtin_convertvector(c[j] >= wide(threshold), MaskBits);
-        const MaskLanes lanes = kept_here ? keep : drop;
-        const Index at = j * Q + q, valid = n - at < count ? n - at : count;
+        const MaskBits stays = __builtin_convertvector((c[i][j] & low) >= threshold, MaskBits);
+        const MaskLanes lanes = stays ? keep : drop;
+        const Index at = j * Q + first, valid = n - at < count ? n - at : count;
         if (valid == kWideLanes) memcpy(out + at, &lanes, sizeof(lanes));
         else
           for (Index l = 0; l < valid; ++l) out[at + l] = lanes[l];
       });
-    }
+    });
   }
 };
 

@@ -8,7 +8,7 @@
 // bit, since every element is computed by one member in the same order of operations.
 #pragma once
 #include "history.h"
-#include "random.h"
+#include "masks.h"
 
 namespace rnnfast {
 namespace {
@@ -123,58 +123,6 @@ struct CellForward {
 
 // Whether the epilogues of this call look at more than the plain ones do.
 RNNFAST_INLINE bool forward_extras(const Options<Real>& o) { return o.has_params || o.zones_out(); }
-
-// The masks of one member, row by row: recurrent dropout and zoneout. Rows are `units` long, padding lanes kept.
-struct MaskRows {
-  const Options<Real>& o;
-  Index H, units;
-  int S;
-  Real*
-      factor;  // recurrent dropout: (B, units) of the sequence, shared; or (B, units) of a step, own
-  Real* zone[kMaxStates];  // zoneout: (B, units) of a step, own; or one row of the expectation
-
-  static RNNFAST_INLINE bool drops(const Options<Real>& o) { return o.dropout > 0; }
-  MaskRows(Carver& own, const Options<Real>& o, Index B, Index H, int S, Real* of_sequence)
-      : o(o), H(H), units(unit_vectors(H) * kLanes), S(S) {
-    factor = drops(o) && o.dropout_per_step ? own.take<Real>(B * units) : of_sequence;
-    for (int s = 0; s < S; ++s)
-      zone[s] = o.zoneout[s] > 0 ? own.take<Real>((o.zoneout_draws ? B : 1) * units) : nullptr;
-  }
-  void prepare_expectation() const {
-    for (int s = 0; s < S; ++s)
-      if (zone[s] && !o.zoneout_draws)
-        for (Index u = 0; u < units; ++u) zone[s][u] = Real(o.zoneout[s]);
-  }
-  // The factors of one sequence, before the first step.
-  void of_sequence(Index b) const { draw_factor(b, 0, factor + b * units); }
-  // The factors on the operand that row b reads at step t; kept as slot r of the step.
-  RNNFAST_INLINE const Real* operand_factor(Index r, Index t, Index b) const {
-    if (!o.dropout_per_step) return factor + b * units;
-    draw_factor(b, o.random.step_of(t), factor + r * units);
-    return factor + r * units;
-  }
-  RNNFAST_INLINE const Real* zoneout(int s, Index r, Index t, Index b) const {
-    if (!o.zoneout_draws) return zone[s];
-    Real* row = zone[s] + r * units;
-    MaskSource(o.random, Purpose::zoneout, s, o.zoneout[s], 0, 1)
-        .row(o.random.row_of(b), o.random.step_of(t), H, row);
-    for (Index u = H; u < units; ++u) row[u] = 0;
-    return row;
-  }
-
- private:
-  void draw_factor(Index b, uint32_t step, Real* row) const {
-    dropout_mask(o.random, Purpose::recurrent, o.dropout).row(o.random.row_of(b), step, H, row);
-    for (Index u = H; u < units; ++u) row[u] = 1;
-  }
-};
-
-// to = from * factor, H elements.
-RNNFAST_INLINE void multiply_row(const Real* from, const Real* factor, Index H, Real* to) {
-  Index j = 0;
-  for (; j + kLanes <= H; j += kLanes) raw_store(to + j, raw_load(from + j) * raw_load(factor + j));
-  for (; j < H; ++j) to[j] = from[j] * factor[j];
-}
 
 template <class Cell>
 struct ForwardScratch {
