@@ -12,52 +12,19 @@ resampling them. One JSON line per row; the first names machine, versions and co
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from turns import Lines, header, in_turns, ratio_of
 
 import rnnfast
 from rnnfast import _core
 
 SHAPES = [(128, 8, 64, 64), (100, 1, 256, 256)]
 LAYERS = {"lstm": ("LSTM", {}), "gru": ("GRU", {}), "rnn_tanh": ("RNN", {})}
-
-
-def in_turns(calls: list[Callable[[], object]], seconds: float) -> np.ndarray:
-    """Return times in seconds, (rounds, calls).
-
-    Each round runs every call once, in the other order than the round before.
-    """
-    for call in calls:
-        for _ in range(3):
-            call()
-    rounds: list[list[float]] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(rounds) < 20:
-        times = [0.0] * len(calls)
-        order = range(len(calls)) if len(rounds) % 2 else reversed(range(len(calls)))
-        for i in order:
-            start = time.perf_counter()
-            calls[i]()
-            times[i] = time.perf_counter() - start
-        rounds.append(times)
-    return np.array(rounds)
-
-
-def ratio_of(times: np.ndarray, top: int, bottom: int) -> tuple[float, float]:
-    """Median of times[top] / times[bottom] pair by pair, and its lower 95 % bound."""
-    ratios = times[:, top] / times[:, bottom]
-    rng = np.random.default_rng(0)
-    samples = np.median(rng.choice(ratios, (400, len(ratios))), axis=1)
-    return float(np.median(ratios)), float(np.quantile(samples, 0.05))
 
 
 def torch_twin(layer, name: str, options: dict) -> torch.nn.Module:
@@ -171,42 +138,14 @@ def call_cost(cell: str, seconds: float) -> list[dict]:
     return rows
 
 
-def header() -> dict:
-    """Describe machine, versions and commit."""
-    model = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    return {
-        "row": "header",
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "isa": _core.isa(),
-        "compiler": _core.build_info()["compiler"],
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "commit": commit,
-    }
-
-
 def main() -> int:
     """Run all rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the JSON lines here too")
     parser.add_argument("--seconds", type=float, default=2.0, help="per row (default 2)")
     options = parser.parse_args()
-    lines = []
-
-    def put(row: dict) -> None:
-        lines.append(json.dumps(row))
-        print(lines[-1], flush=True)
-
-    put(header())
+    put = Lines()
+    put(header(torch=torch.__version__))
     cores = len(os.sched_getaffinity(0))
     for threads in (1, 2) if cores >= 2 else (1,):
         rnnfast.set_num_threads(threads)
@@ -219,7 +158,7 @@ def main() -> int:
         for row in call_cost(cell, options.seconds / 2):
             put(row)
     if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+        put.write(options.out)
     return 0
 
 

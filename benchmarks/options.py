@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""What the options of the scan cost: each against the plain call, in turns, on this machine.
+
+    python benchmarks/options.py [--out benchmarks/results/NAME.jsonl]
+
+Times are of forward plus backward of one layer, through the public interface. `ratio` is the median
+of time(with the option) / time(plain), pair by pair, `bound_95` its upper 95 % bound. For rows of
+unequal lengths it stands beside the ratio of the two limits: what the arithmetic at the speed of
+our own matrix product, the weights' way from the second-level cache, the activations and a fixed
+latency per step would take at least (`limit`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from turns import Lines, header, in_turns, ratio_of
+
+import rnnfast
+from rnnfast import _core
+
+SHAPES = [(128, 8, 64, 64), (128, 64, 128, 256)]
+LAYERS = {"lstm": (rnnfast.LSTM, 4), "gru": (rnnfast.GRU, 3), "rnn_tanh": (rnnfast.RNN, 1)}
+
+# Constants of the limit: of one AVX-512 core, roughly; they matter little in a ratio of limits.
+CACHE_BYTES_PER_SECOND = 2e11
+ACTIVATION_SECONDS = 0.15e-9
+STEP_SECONDS = 25e-9
+
+
+def peak() -> float:
+    """Flops per second of our own matrix product on one thread, at a size that suits it."""
+    rng = np.random.default_rng(0)
+    x, W = (rng.standard_normal((256, 256)).astype(np.float32) for _ in range(2))
+    best = np.inf
+    for _ in range(50):
+        start = time.perf_counter()
+        _core.linear_forward(x, W, None, 1)
+        best = min(best, time.perf_counter() - start)
+    return 2 * 256**3 / best
+
+
+def limit(used: np.ndarray, shape: tuple[int, ...], G: int, rate: float) -> float:
+    """Least seconds of forward plus backward with so many rows used at each step."""
+    _, _, I, H = shape
+    flops = 3 * 2 * used * G * H * (I + H)
+    weights = 2 * 4 * G * H * H / CACHE_BYTES_PER_SECOND
+    activations = used * H * (G + 1) * ACTIVATION_SECONDS
+    return float(
+        (np.maximum(flops / rate, weights * (used > 0)) + activations + STEP_SECONDS).sum()
+    )
+
+
+def variants(shape: tuple[int, ...], states: int) -> dict[str, tuple[dict, dict, dict]]:
+    """Options by name: of the layer, of the call, of backward."""
+    T, B, _, H = shape
+    rng = np.random.default_rng(1)
+
+    def normal(*size: int) -> np.ndarray:
+        return rng.standard_normal(size).astype(np.float32)
+
+    dstates = rnnfast.States(None, normal(1, T, B, H) if states > 1 else None, None)
+    if states == 1:
+        dstates = dstates._replace(h=normal(1, T, B, H))
+    training: dict[str, Any] = {"training": True, "seed": 1}
+    half = (rng.random((1, T, B, H)) - 0.5).astype(np.float32)
+    reset_state = half if states == 1 else (half, half.copy())
+    return {
+        "plain": ({}, {}, {}),
+        "reset, 3 %": ({}, {"reset": rng.random((T, B)) < 0.03}, {}),
+        "reset to states, 3 %": (
+            {},
+            {"reset": rng.random((T, B)) < 0.03, "reset_state": reset_state},
+            {},
+        ),
+        "mask, all steps used": ({}, {"mask": np.ones((T, B), bool)}, {}),
+        "lengths, all T - 1": ({}, {"lengths": np.full(B, T - 1)}, {}),
+        "gradients into states": ({}, {}, {"dstates": dstates}),
+        "recurrent dropout": ({"recurrent_dropout": 0.25}, training, {}),
+        "recurrent dropout per step": (
+            {"recurrent_dropout": 0.25, "recurrent_dropout_mode": "step"},
+            training,
+            {},
+        ),
+        "zoneout": ({"zoneout": 0.1}, training, {}),
+        "zoneout, expected": ({"zoneout": 0.1}, {}, {}),
+        "weight drop": ({"weight_drop": 0.25}, training, {}),
+        "state gradients clipped": ({"clip_state_gradient": 1.0}, {}, {}),
+        "cell clip": ({"cell_clip": 3.0}, {}, {}) if states > 1 else ({}, {}, {}),
+    }
+
+
+def runner(cell: str, shape: tuple[int, ...], ctor: dict, call: dict, back: dict):
+    """Forward plus backward of a layer with options."""
+    T, B, I, H = shape
+    layer = LAYERS[cell][0](I, H, seed=0, **ctor)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((T, B, I)).astype(np.float32)
+    dy = rng.standard_normal((T, B, H)).astype(np.float32)
+
+    def run():
+        _, _, tape = layer.forward(x, **call)
+        return layer.backward(tape, dy, **back)
+
+    return run
+
+
+def main() -> int:
+    """Run all rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="write the JSON lines here too")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per row (default 2)")
+    given = parser.parse_args()
+    put = Lines()
+    rate = peak()
+    put({**header(), "peak_gflops": round(rate / 1e9, 1)})
+    for threads in (1, 2) if len(os.sched_getaffinity(0)) >= 2 else (1,):
+        rnnfast.set_num_threads(threads)
+        for shape in SHAPES:
+            T, B, _, _ = shape
+            for cell, (_, G) in LAYERS.items():
+                states = 2 if cell == "lstm" else 1
+                plain = runner(cell, shape, {}, {}, {})
+                for name, options in variants(shape, states).items():
+                    if name != "plain" and not any(options):
+                        continue
+                    times = in_turns([runner(cell, shape, *options), plain], given.seconds)
+                    ratio, bound = ratio_of(times, 0, 1, upper=True)
+                    put(
+                        {
+                            "row": name,
+                            "cell": cell,
+                            "shape": shape,
+                            "threads": threads,
+                            "us": round(float(np.median(times[:, 0])) * 1e6, 1),
+                            "plain_us": round(float(np.median(times[:, 1])) * 1e6, 1),
+                            "ratio": round(ratio, 3),
+                            "bound_95": round(bound, 3),
+                            "rounds": len(times),
+                        }
+                    )
+                lengths = np.random.default_rng(2).integers(1, T + 1, B)
+                used = (np.arange(T)[:, None] < lengths).sum(1)
+                mixed = runner(cell, shape, {}, {"lengths": lengths}, {})
+                times = in_turns([mixed, plain], given.seconds)
+                ratio, bound = ratio_of(times, 0, 1, upper=True)
+                least = limit(used, shape, G, rate) / limit(np.full(T, B), shape, G, rate)
+                put(
+                    {
+                        "row": "lengths uniform in 1 ... T",
+                        "cell": cell,
+                        "shape": shape,
+                        "threads": threads,
+                        "us": round(float(np.median(times[:, 0])) * 1e6, 1),
+                        "plain_us": round(float(np.median(times[:, 1])) * 1e6, 1),
+                        "ratio": round(ratio, 3),
+                        "bound_95": round(bound, 3),
+                        "used": round(float(lengths.mean() / T), 3),
+                        "ratio_of_limits": round(least, 3),
+                        "allowed": round(least / 0.9, 3),
+                        "rounds": len(times),
+                    }
+                )
+    if given.out:
+        put.write(given.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
