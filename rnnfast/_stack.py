@@ -27,6 +27,8 @@ _compiled = _backend.compiled
 _ran = _backend.ran
 _INT64 = np.dtype(np.int64)
 
+_FIXED = slice(ScanOptions._fields.index("recurrent_dropout"), ScanOptions._fields.index("burn_in"))
+"""The fields that a layer's settings fix."""
 _PLAIN, _PLAIN_LEARNED = Call(), Call(learned=True)
 """The calls of the quick road, from a state given or zero, and from the learned one."""
 
@@ -109,9 +111,15 @@ class Stack:
     def configure(self, settings: Settings, dropout: float, residual: bool) -> None:
         """Set the options of the scan, and those between layers."""
         self.settings, self.dropout, self.residual = settings, dropout, residual
-        # One layer, time first, without options is what the kernel takes as it is.
-        plain = self.L == 1 and not self.batch_first and settings == Settings()
-        self._quick = _compiled.get(self.device) if plain else None
+        # One layer, time first, is what the compiled module takes as it is.
+        alone = self.L == 1 and not self.batch_first
+        self._core = _compiled.get(self.device) if alone else None
+        self._quick = self._core if settings == Settings() else None
+        self._fixed = {
+            (training, keep): ScanOptions(**_call.scan_fields(settings, training, keep))[_FIXED]
+            for training in (False, True)
+            for keep in (False, True)
+        }
         self.random = settings.random or (dropout > 0 and self.L > 1)
         """Whether masks are drawn while training."""
 
@@ -171,6 +179,9 @@ class Stack:
 
         Parameters and results are those of `forward`.
         """
+        result = self._forward_quick(given, rows, initial, x, state, keep_tape, training)
+        if result is not None:
+            return result
         engine = _backend.resolve(self.device, self.who)
         check = self._checker()
         flat = _call.enter_flat(check, given)
@@ -203,6 +214,55 @@ class Stack:
             y = np.ascontiguousarray(y)
         state = self._unbatch(self._join(finals), form)
         return y, state, LayerTape(self, kept, call) if keep_tape else None
+
+    def _forward_quick(self, given, rows, initial, x, state, keep_tape, training):
+        """Hand the options to the compiled module as they are; None where that is not the way.
+
+        It checks them without a word, so that what it refuses comes back here as None too.
+        """
+        core, get = self._core, given.get
+        if core is None or type(x) is not ndarray or x.ndim != 3:
+            return None
+        pad, reset_to = get("pad_output", "zero"), get("reset_to", "zero")
+        replacement = get("reset_state")
+        burn_in, tbptt = get("burn_in", 0), get("tbptt")
+        if (
+            get("cu_seqlens") is not None
+            or not (type(pad) is str and pad in ("zero", "hold"))
+            or not (type(reset_to) is str and reset_to == "zero")
+            or type(burn_in) is not int
+            or not (tbptt is None or (type(tbptt) is int and tbptt > 0))
+            or (replacement is not None and get("reset") is None)
+        ):
+            return None
+        draws, random = None, (0, 0, 0, None)
+        if training and self.random:
+            draws = _call.check_draws(f"{self.who}.forward", given, x.shape[1], "x")
+            random = (draws.seed, 0, draws.t0, draws.row_ids)
+        if replacement is not None and self._single:
+            replacement = (replacement,)
+        options = (
+            *(get("lengths"), get("mask"), None, get("reset"), replacement, pad == "hold"),
+            *self._fixed[training, keep_tape],
+            *(burn_in, tbptt or 0, *random, False),
+        )
+        learned = state is None and initial is not None
+        if learned:
+            start = _repeat(initial, x.shape[1])
+        elif state is not None and self._single:
+            start = (state,)
+        else:
+            start = state
+        result = core.forward(self.name, x, rows[0], start, None, keep_tape, None, options)
+        if result is None:
+            return None
+        _ran.engine = core
+        y, state_n, kept = result
+        if keep_tape:
+            replaced = None if replacement is None else "given"
+            call = Call(TIME_FIRST, learned, replaced, 0.0, self.residual, draws)
+            kept = LayerTape(self, [kept], call)
+        return y, (state_n[0] if self._single else state_n), kept
 
     def _enter(self, check: Checker, x, flat: ndarray | None):
         """Check x, its range excepted, and bring it to (T, B, I) or (T, B), flat (N, I) or (N,)."""
@@ -357,16 +417,26 @@ class Stack:
         grads : list (L) of D tuples (dW, dR, dbW, dbR)
         dreset : tuple of S arrays (D*L, T or 1, B, H) or None, or None
         """
-        call = tape._call
-        quick = self._quick is not None and call.form is TIME_FIRST and call.replaced is None
-        if quick and dstates is None and (dy is None or type(dy) is ndarray):
+        inner = self._quick_dstates(dstates)
+        quick = self._core is not None and tape._call.form is TIME_FIRST
+        if quick and inner is not None and (dy is None or type(dy) is ndarray):
             last = (dstate,) if self._single and dstate is not None else dstate
-            result = self._back(self._quick, tape, 0, dy, last, need_dx)
+            result = self._back(self._core, tape, 0, dy, last, need_dx, *inner)
             if result is not None:
-                _ran.engine = self._quick
-                dx, grads, first, _ = result
-                return dx, first, (first[0] if self._single else first), [grads], None
+                _ran.engine = self._core
+                dx, grads, first, dreset = result
+                return dx, first, (first[0] if self._single else first), [grads], dreset
         return self._backward_checked(f"{self.who}.backward", tape, dy, dstate, need_dx, dstates)
+
+    def _quick_dstates(self, dstates) -> tuple[Any, ...] | None:
+        """Gradients into states as the compiled module takes them; None where it may not."""
+        if dstates is None:
+            return ()
+        if type(dstates) is not States or (self._single and dstates.c is not None):
+            return None
+        sequences = (dstates.h,) if self._single else (dstates.h, dstates.c)
+        nothing = all(array is None for array in sequences)
+        return (None if nothing else sequences), dstates.gates
 
     def _back(self, engine, tape: LayerTape, k: int, dy, dstate, need_dx: bool, *inner):
         """One layer on a back end, which raises RuntimeError if a borrowed array has changed."""
