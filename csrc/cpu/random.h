@@ -33,6 +33,22 @@ RNNFAST_INLINE Wide multiply_low(Wide a, Wide b) {
 typedef Real MaskLanes __attribute__((vector_size(kWideLanes * sizeof(Real))));
 typedef Bits MaskBits __attribute__((vector_size(kWideLanes * sizeof(Bits))));
 
+// `above` where the low half of a lane is at least the threshold, else `below`.
+template <class Lanes>  // MaskLanes; a template, so that only the branch of this dtype is looked at
+RNNFAST_INLINE Lanes choose(Wide word, Wide threshold, Lanes above, Lanes below) {
+  const Wide low = word & wide(0xffffffffu);
+#if defined(__AVX512F__) && RNNFAST_VECTOR_BYTES == 64
+  // GCC goes from a comparison of 64-bit lanes to a choice of 32-bit lanes by way of three shuffles.
+  const __mmask8 k = _mm512_cmpge_epu64_mask((__m512i)low, (__m512i)threshold);
+  if constexpr (sizeof(Lanes) == 32)
+    return (Lanes)_mm256_mask_blend_ps(k, (__m256)below, (__m256)above);
+  else return (Lanes)_mm512_mask_blend_pd(k, (__m512d)below, (__m512d)above);
+#else
+  const MaskBits stays = __builtin_convertvector(low >= threshold, MaskBits);
+  return stays ? above : below;
+#endif
+}
+
 // Mask rows for one use: `dropped` with probability p, else `kept`.
 class MaskSource {
  public:
@@ -86,14 +102,13 @@ class MaskSource {
         c[i][3] = p0;
       });
     });
-    const Wide low = wide(0xffffffffu), threshold = wide(threshold_);
+    const Wide threshold = wide(threshold_);
     const MaskLanes keep = kept_ - MaskLanes{}, drop = dropped_ - MaskLanes{};
     unroll<N>([&](auto i) RNNFAST_INLINE_LAMBDA {
       const Index first = q + i * kWideLanes;
       const Index count = Q - first < kWideLanes ? Q - first : kWideLanes;
       unroll<4>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        const MaskBits stays = __builtin_convertvector((c[i][j] & low) >= threshold, MaskBits);
-        const MaskLanes lanes = stays ? keep : drop;
+        const MaskLanes lanes = choose(c[i][j], threshold, keep, drop);
         const Index at = j * Q + first, valid = n - at < count ? n - at : count;
         if (valid == kWideLanes) memcpy(out + at, &lanes, sizeof(lanes));
         else
