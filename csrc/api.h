@@ -83,12 +83,8 @@ struct MaskKey {
   RNNFAST_HD uint32_t row_of(Index b) const { return row_id ? row_id[b] : uint32_t(b); }
 };
 
-enum class Purpose : uint32_t {
-  between_layers = 1,
-  recurrent = 2,
-  zoneout = 3 /* of h; 4: of c */,
-  weight_drop = 5
-};
+// What a mask is for; the number is part of its counter. 4 is zoneout of the second state.
+enum class Purpose : uint32_t { between_layers = 1, recurrent = 2, zoneout = 3, weight_drop = 5 };
 
 constexpr int kMaxParams = 1;
 
@@ -106,8 +102,8 @@ struct Options {
   bool has_params;
   Real params[kMaxParams];  // scalars by Cell::Param; without an effect where has_params is false
   Real gradient_clip;       // of what a step sends back to its incoming states; 0: none
-  Index burn_in,
-      tbptt;  // backward stops at step burn_in; the gradient is cut every tbptt steps, 0: never
+  Index burn_in;            // backward stops at this step
+  Index tbptt;              // the gradient is cut every so many steps; 0: never
   RNNFAST_HD bool zones_out() const { return zoneout[0] > 0 || zoneout[1] > 0; }
 };
 
@@ -147,9 +143,8 @@ struct BackwardArgs {
   Tape<Real> tape;                   // read only
   Sequence<const Real> dy;           // base null: zero
   const Real* dstate_n[kMaxStates];  // null: zero
-  Sequence<const Real>
-      dstates[kMaxStates];         // (T, B, H), gradients into every state; base null: zero
-  Sequence<const Real> dgates;     // (T, B, G*H), into the activated gates; base null: zero
+  // Gradients into every state (T, B, H) and the activated gates (T, B, G*H); base null: zero.
+  Sequence<const Real> dstates[kMaxStates], dgates;
   Options<Real> options;           // as in forward
   Sequence<Real> dx;               // base null: not wanted. Unused steps are left as they are
   Real* dstate0[kMaxStates];       // (B, H) each
