@@ -344,6 +344,8 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
       else with_tape ? run(Constant<1>{}, Constant<0>{}) : run(Constant<0>{}, Constant<0>{});
       if (by_units) m.barrier();
     }
+    // Under a schedule a row's places in gx move from chunk to chunk, onto those that another member still reads.
+    if (walk.schedule.first && shares && !by_units && t1 < d.T) m.barrier();
     t0 = t1;
   }
 
