@@ -282,11 +282,10 @@ def fits(name: str, cell: str, D: int = 1) -> bool:
     )
 
 
-def draw(
-    seed: int, cell: str, dtype: Any = np.float64, *, without: Collection[str] = (), **sizes: int
-) -> OptionProblem:
-    """Draw a random legal combination of all features less `without`; sizes as in `build`, random
-    where not given."""
+def choose(
+    seed: int, cell: str, *, without: Collection[str] = (), **sizes: int
+) -> tuple[set[str], dict[str, int]]:
+    """Choose the features of a random legal combination less `without`, and the sizes not given."""
     rng = np.random.default_rng([seed, 1])
     sizes = {
         "T": int(rng.choice([0, 1, 2, 5, 9, 17], p=[0.03, 0.07, 0.1, 0.3, 0.3, 0.2])),
@@ -306,7 +305,15 @@ def draw(
         has -= {"burn_in", "tbptt"}
     if "flat" in has:
         has.discard("lengths")
-    return build(has - set(without), seed, cell, dtype, **sizes)
+    return has - set(without), sizes
+
+
+def draw(
+    seed: int, cell: str, dtype: Any = np.float64, *, without: Collection[str] = (), **sizes: int
+) -> OptionProblem:
+    """Draw what `choose` chooses."""
+    has, sizes = choose(seed, cell, without=without, **sizes)
+    return build(has, seed, cell, dtype, **sizes)
 
 
 def run(

@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("isa", [isa for isa in core.isas() if isa != core.isa()])
 def test_other_instruction_sets(isa):
-    files = [str(HERE / name) for name in ("test_kernels.py", "test_bits.py")]
+    names = ("kernels", "bits", "options_kernels", "options_bits")
+    files = [str(HERE / f"test_{name}.py") for name in names]
     run = subprocess.run(
         [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
         env={**os.environ, "RNNFAST_ISA": isa},

@@ -6,7 +6,7 @@ import numpy as np
 
 from rnnfast.cli.yardstick import judge
 
-__all__ = ["check", "check_all"]
+__all__ = ["check", "check_all", "check_options"]
 
 
 def check(
@@ -70,3 +70,65 @@ def check_all(kernel, plain, ref, *, G: int, width: int) -> None:
         else:
             options = {"blocks": G if name in ("dW", "dR", "dbW", "dbR") else 1}
         check(name, kernel[name], plain[name], value, width=width, **options)
+
+
+def check_options(
+    kernel: dict[str, list],
+    plain: dict[str, list],
+    ref: dict[str, list],
+    *,
+    G: int,
+    D: int,
+    reverse: bool,
+    width: int,
+) -> None:
+    """Judge calls of one shape with options, several draws as one.
+
+    Each dictionary has what `option_problems.run` returns, with flat arrays padded, and by name a
+    list with one entry per draw. Sequences are judged step by step in each direction, and gates
+    block by block there; parameters gate block by gate block; dx of two directions as a whole, for
+    it has no order of steps.
+    """
+    assert kernel.keys() == plain.keys() == ref.keys()
+    for name in ref:
+        given = [i for i, value in enumerate(ref[name]) if value is not None]
+        for values in (kernel[name], plain[name]):
+            assert given == [i for i, value in enumerate(values) if value is not None], name
+        if not given:
+            continue
+        arrays = [np.stack([v[name][i] for i in given], -1) for v in (kernel, plain, ref)]
+        for label, parts, way in _directions(name, arrays, D, reverse):
+            if way:
+                options = {"time": True, "backward": way < 0}
+            else:
+                options = {"blocks": G if name[:2] in ("dW", "dR", "db") else 1}
+            check(label, *parts, width=width, **options)
+
+
+def _directions(name, arrays, D, reverse):
+    """Yield what is judged by itself: a name, the arrays, and 1 or -1 where axis 0 is time and the
+    pass ran along it or against it."""
+    H = arrays[0].shape[2] // D if name == "y" else 0
+    backward = name.startswith("d")
+    if name == "y":
+        split = [[a[:, :, d * H : (d + 1) * H] for a in arrays] for d in range(D)]
+    elif name == "dx":
+        split = [arrays]
+        if D > 1:
+            yield name, arrays, 0
+            return
+    elif name == "gates" or name.startswith(("states_", "dreset_")):
+        split = [[a[d] for a in arrays] for d in range(D)]
+    else:
+        yield name, arrays, 0
+        return
+    for d, parts in enumerate(split):
+        way = -1 if backward != (reverse or d == 1) else 1
+        # One replacement for all steps has no time.
+        way *= name[:6] != "dreset" or len(parts[0]) > 1
+        label = name if D == 1 else f"{name} of direction {d}"
+        if name == "gates":
+            for g in range(parts[0].shape[2]):
+                yield f"{label}, gate {g}", [a[:, :, g] for a in parts], way
+        else:
+            yield label, parts, way
