@@ -39,6 +39,9 @@ struct CallOptions {
   bool leaves_gaps() const { return scheduled || burn_in > 0; }
 };
 
+// The options of a call without any.
+inline const CallOptions kPlainCall;
+
 // Reads a ScanOptions tuple. x_rows are the axes before the features: (T, B), or (N,) where flat; sets T and B in d.
 // False where anything is not as contracted.
 bool parse_options(py::handle h, const CellInfo& cell, int D, const View& x, bool dense, Dims& d,

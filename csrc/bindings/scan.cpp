@@ -151,22 +151,17 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
                         py::handle options_given) {
   const CellInfo& info = kCells[int(cell)];
   const int D = prepared ? int(prepared->directions.size()) : int(PyTuple_GET_SIZE(params.ptr()));
-  std::unique_ptr<PyTape> tape;
-  CallOptions inference_options;
-  CallOptions* options = &inference_options;
-  if (keep_tape) {
-    tape = std::make_unique<PyTape>();
-    options = &tape->options;
-  }
-  CallOptions& o = *options;
+  std::unique_ptr<CallOptions> given;
   Dims d{0, 0, I, H};
   if (options_given.is_none()) {
     if (x.nd != (dense ? 3 : 2)) return py::none();
     d.T = x.shape[0];
     d.B = x.shape[1];
-  } else if (!parse_options(options_given, info, D, x, dense, d, o)) {
-    return py::none();
+  } else {
+    given = std::make_unique<CallOptions>();
+    if (!parse_options(options_given, info, D, x, dense, d, *given)) return py::none();
   }
+  const CallOptions& o = given ? *given : kPlainCall;
   if (prepared && o.weight_drop > 0) return py::none();
   Sequence<const Real> xs{nullptr, 0, 0};
   if (dense && !steps(x, o, d, I, xs)) return py::none();
@@ -205,7 +200,9 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
 
   IndexTable inference_index;
   IndexTable* index = &inference_index;
-  if (tape) {
+  std::unique_ptr<PyTape> tape;
+  if (keep_tape) {
+    tape = std::make_unique<PyTape>();
     tape->cell = cell;
     tape->type = type_number<Real>();
     tape->dims = d;
@@ -270,6 +267,7 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
       }
   }
   if (tape) {
+    tape->given = std::move(given);
     tape->x = py::reinterpret_borrow<py::object>(x_object);
     tape->y = y;
     tape->params = py::reinterpret_borrow<py::object>(params);
@@ -301,7 +299,7 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
 template <class Real>
 bool parse_dsteps(py::handle h, const PyTape& tape, Index n, Sequence<const Real> (&out)[2]) {
   const Dims& d = tape.dims;
-  const CallOptions& o = tape.options;
+  const CallOptions& o = tape.options();
   const Index rows = o.flat ? o.start.back() : d.T * d.B;
   View v;
   if (!view_of(h, v) || v.type != type_number<Real>() || !v.contiguous()) return false;
@@ -323,7 +321,7 @@ template <class Real>
 Sequence<const Real> folded(const PyTape& tape, int dir, Sequence<const Real> from,
                             StateRows<Real> rows, std::vector<Real>& copy) {
   const Dims& d = tape.dims;
-  const CallOptions& o = tape.options;
+  const CallOptions& o = tape.options();
   copy.resize(size_t((o.flat ? o.start.back() : d.T * d.B) * d.H));
   rows.steps = direction(dense_steps(o, d, d.H, copy.data()), d.T, 0, o.reversed(dir));
   for (Index t = 0; t < d.T; ++t)
@@ -339,7 +337,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
                          int threads, py::handle dstates_given, py::handle dgates_given) {
   const CellInfo& info = kCells[int(tape.cell)];
   const Dims& d = tape.dims;
-  const CallOptions& o = tape.options;
+  const CallOptions& o = tape.options();
   Sequence<const Real> dys{nullptr, 0, 0};
   if (!dy.is_none()) {
     View v;
@@ -506,7 +504,7 @@ template <class Real>
 py::array_t<Real> unpack(const PyTape& tape, bool gates) {
   const CellInfo& info = kCells[int(tape.cell)];
   const Dims& d = tape.dims;
-  const CallOptions& o = tape.options;
+  const CallOptions& o = tape.options();
   const int slots = gates ? info.G : 1, kept_slots = gates ? info.K : 1;
   const Index lanes = kernels<Real>().lanes, units = padded_units(d.H, int(lanes));
   const Index rows = o.flat ? o.start.back() : d.T * d.B, n = slots * d.H;
@@ -562,7 +560,7 @@ template <class Real>
 py::tuple states_impl(const PyTape& tape) {
   const CellInfo& info = kCells[int(tape.cell)];
   const Dims& d = tape.dims;
-  const CallOptions& o = tape.options;
+  const CallOptions& o = tape.options();
   verify<Real>(tape, "y");
   py::tuple out{size_t(info.S)};
   View v;

@@ -21,7 +21,8 @@ struct PyTape {
   int D;
   bool dense_x;
   IndexTable index;
-  CallOptions options;
+  std::unique_ptr<const CallOptions> given;  // null: a plain call
+  const CallOptions& options() const { return given ? *given : kPlainCall; }
   struct Direction {
     AlignedBlock cell, states, replaced, dropped_R;
     bool has_bW, has_bR;

@@ -22,12 +22,18 @@ struct Walk {
     if (!schedule.first) return {t * B + rows.begin, t * B + rows.end};
     return {lower_bound(t, rows.begin), lower_bound(t, rows.end)};
   }
-  RNNFAST_INLINE Index row(Index t, Index place) const {
-    return schedule.first ? schedule.row[place] : place - t * B;
-  }
-  RNNFAST_INLINE Source source(Index t, Index place) const {
-    if (schedule.first) return schedule.source[place];
-    return t == 0 ? Source{kInitialState, 0} : Source{t - 1, place - B};
+  // f(p, b, source) for places of step t: the row, and where the state that enters is. Two loops, since in the plain
+  // one the source is the same for all rows.
+  template <class F>
+  RNNFAST_INLINE void each(Index t, Range places, F&& f) const {
+    if (schedule.first) {
+      for (Index p = places.begin; p < places.end; ++p)
+        f(p, Index(schedule.row[p]), schedule.source[p]);
+    } else if (t == 0) {
+      for (Index p = places.begin; p < places.end; ++p) f(p, p, Source{kInitialState, 0});
+    } else {
+      for (Index p = places.begin; p < places.end; ++p) f(p, p - t * B, Source{t - 1, p - B});
+    }
   }
   RNNFAST_INLINE Source last(Index b) const {
     if (schedule.first) return schedule.last[b];

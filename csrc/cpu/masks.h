@@ -17,11 +17,15 @@ class MaskRows {
     per_step_ = o.dropout_per_step;
     draws_ = o.zoneout_draws;
     factor_ = drops(o) && per_step_ ? own.take<Real>(B * units_) : of_sequence;
-    if (drops(o)) dropout_ = dropout_mask(o.random, Purpose::recurrent, o.dropout);
+    // In scratch, for a plain call is over before these could be set up. With a null base nothing is written.
+    dropout_ = drops(o) ? own.take<MaskSource>(1) : nullptr;
+    if (dropout_) *dropout_ = dropout_mask(o.random, Purpose::recurrent, o.dropout);
     for (int s = 0; s < S; ++s) {
       p_[s] = o.zoneout[s];
-      zone_[s] = p_[s] > 0 ? own.take<Real>((draws_ ? B : 1) * units_) : nullptr;
-      if (p_[s] > 0) zoneout_[s] = MaskSource(o.random, Purpose::zoneout, s, p_[s], 0, 1);
+      const bool some = p_[s] > 0;
+      zone_[s] = some ? own.take<Real>((draws_ ? B : 1) * units_) : nullptr;
+      zoneout_[s] = some && draws_ ? own.take<MaskSource>(1) : nullptr;
+      if (zoneout_[s]) *zoneout_[s] = MaskSource(o.random, Purpose::zoneout, s, p_[s], 0, 1);
     }
   }
   void prepare_expectation() const {
@@ -30,15 +34,15 @@ class MaskRows {
         for (Index u = 0; u < units_; ++u) zone_[s][u] = Real(p_[s]);
   }
   // The factors of one sequence, before the first step.
-  void of_sequence(Index b) const { draw(dropout_, b, 0, factor_ + b * units_, 1); }
+  void of_sequence(Index b) const { draw(*dropout_, b, 0, factor_ + b * units_, 1); }
   // The factors on the operand that row b reads at step t; those of a step are kept as slot r.
   RNNFAST_INLINE const Real* operand_factor(Index r, Index t, Index b) const {
     if (!per_step_) return factor_ + b * units_;
-    draw(dropout_, b, key_->step_of(t), factor_ + r * units_, 1);
+    draw(*dropout_, b, key_->step_of(t), factor_ + r * units_, 1);
     return factor_ + r * units_;
   }
   RNNFAST_INLINE const Real* zoneout(int s, Index r, Index t, Index b) const {
-    if (draws_) draw(zoneout_[s], b, key_->step_of(t), zone_[s] + r * units_, 0);
+    if (draws_) draw(*zoneout_[s], b, key_->step_of(t), zone_[s] + r * units_, 0);
     return draws_ ? zone_[s] + r * units_ : zone_[s];
   }
 
@@ -50,7 +54,7 @@ class MaskRows {
   Real* factor_;  // recurrent dropout: (B, units), shared and of the sequence, or own and of a step
   Real* zone_[kMaxStates];  // zoneout: (B, units) of a step, or one row of the expectation
   double p_[kMaxStates];
-  MaskSource dropout_, zoneout_[kMaxStates];
+  MaskSource *dropout_, *zoneout_[kMaxStates];
 
   void draw(const MaskSource& mask, Index b, uint32_t step, Real* row, Real padding) const {
     mask.row(key_->row_of(b), step, H_, row);

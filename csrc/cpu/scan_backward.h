@@ -401,18 +401,23 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       if (t + 1 < d.T) border(t + 1);
       const Range at = walk.at(t, rows);
       bool any = false;
-      for (Index r = 0; r < at.size(); ++r) {
-        const Index p = at.begin + r, b = walk.row(t, p);
+      walk.each(t, at, [&](Index p, Index b, Source from) RNNFAST_INLINE_LAMBDA {
+        const Index r = p - at.begin;
         any |= receive(r, b);
-        const Source from = walk.source(t, p);
-        for (int s = 0; s < S; ++s) {
-          own.state[s][r] = history.state(s, from, b);
-          if (own.dstates[s]) own.dstates[s][r] = a.dstates[s].row(t, b);
-          if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, t, b);
-        }
+        unroll<S>([&](auto s) RNNFAST_INLINE_LAMBDA {
+          if (Cell::reads_state(s)) own.state[s][r] = history.state(s, from, b);
+        });
         if (own.dy) own.dy[r] = a.dy.row(t, b);
-        if (own.dgates) own.dgates[r] = a.dgates.row(t, b);
-      }
+      });
+      if (extras)
+        walk.each(t, at, [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
+          const Index r = p - at.begin;
+          for (int s = 0; s < S; ++s) {
+            if (own.dstates[s]) own.dstates[s][r] = a.dstates[s].row(t, b);
+            if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, t, b);
+          }
+          if (own.dgates) own.dgates[r] = a.dgates.row(t, b);
+        });
       const auto run = [&](auto more) RNNFAST_INLINE_LAMBDA {
         CellBackward<Cell, more> cell{};
         cell.H = d.H;
@@ -435,11 +440,10 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
         multiply(any, t & 1, at.size(), epilogue(cell));
       };
       extras ? run(Constant<1>{}) : run(Constant<0>{});
-      for (Index p = at.begin; p < at.end; ++p) {
-        const Index b = walk.row(t, p);
+      walk.each(t, at, [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
         own.product[b] = shared.dgh + (p - first) * row;
         own.sent[b] = t;
-      }
+      });
       if (by_units) m.barrier();
     }
     // What the next chunk's products read is kept beyond this chunk. Each member keeps what it wrote.
@@ -451,30 +455,25 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       own.product[b] = kept;
     }
     const Range mine = share(n, m);
-    if (drops)
-      for (Index t = t0; t < t1; ++t) {
-        const Range at = walk.at(t, all);
-        for (Index p = max_of(at.begin, first + mine.begin); p < min_of(at.end, first + mine.end);
-             ++p) {
-          const Index b = walk.row(t, p);
-          multiply_row(history.operand(walk.source(t, p), b), own.masks.operand_factor(0, t, b),
-                       d.H, shared.masked + (p - first) * d.H);
-        }
-      }
-    m.barrier();
-
-    const GateRows dgx{shared.dgx, row, n}, dgh{shared.dgh, row, n};
-    // Slot i of a table over the places of this chunk.
+    // f(i, t, b, source) for slots i of the places of this chunk.
     const auto each = [&](Range slots, auto&& f) RNNFAST_INLINE_LAMBDA {
       for (Index t = t0; t < t1; ++t) {
         const Range at = walk.at(t, all);
-        for (Index p = max_of(at.begin, first + slots.begin); p < min_of(at.end, first + slots.end);
-             ++p)
-          f(p - first, t, walk.row(t, p), p);
+        walk.each(t, {max_of(at.begin, first + slots.begin), min_of(at.end, first + slots.end)},
+                  [&](Index p, Index b, Source from)
+                      RNNFAST_INLINE_LAMBDA { f(p - first, t, b, from); });
       }
     };
+    if (drops)
+      each(mine, [&](Index i, Index t, Index b, Source from) RNNFAST_INLINE_LAMBDA {
+        multiply_row(history.operand(from, b), own.masks.operand_factor(0, t, b), d.H,
+                     shared.masked + i * d.H);
+      });
+    m.barrier();
+
+    const GateRows dgx{shared.dgx, row, n}, dgh{shared.dgh, row, n};
     if (a.dx.base) {
-      each(mine, [&](Index i, Index t, Index b, Index) RNNFAST_INLINE_LAMBDA {
+      each(mine, [&](Index i, Index t, Index b, Source) RNNFAST_INLINE_LAMBDA {
         own.rows[i - mine.begin] = shared.dgx + i * row;
         own.to[i - mine.begin] = a.dx.row(t, b);
       });
@@ -483,19 +482,19 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
                 nullptr, epilogue(store));
     }
     if (a.index.used) {
-      each({0, n}, [&](Index i, Index t, Index b, Index)
+      each({0, n}, [&](Index i, Index t, Index b, Source)
                        RNNFAST_INLINE_LAMBDA { own.slots[i] = int32_t(a.index.row(t, b)); });
       IndexedSums sums = shared.sums;
       sums.stamp = own.stamp;
       indexed_gradient(dgx, own.slots, pairs, sums, stamp);
     } else {
-      each({0, n}, [&](Index i, Index t, Index b, Index)
+      each({0, n}, [&](Index i, Index t, Index b, Source)
                        RNNFAST_INLINE_LAMBDA { own.rows[i] = a.x.row(t, b); });
       weight_gradient(dgx, own.rows, d.H, G, d.I, a.dweights[int(Weight::W)], pairs, own.strip,
                       fresh);
     }
-    each({0, n}, [&](Index i, Index t, Index b, Index p) RNNFAST_INLINE_LAMBDA {
-      own.rows[i] = drops ? shared.masked + i * d.H : history.operand(walk.source(t, p), b);
+    each({0, n}, [&](Index i, Index, Index b, Source from) RNNFAST_INLINE_LAMBDA {
+      own.rows[i] = drops ? shared.masked + i * d.H : history.operand(from, b);
     });
     weight_gradient(dgh, own.rows, d.H, G, d.H, a.dweights[int(Weight::R)], pairs, own.strip,
                     fresh);

@@ -295,11 +295,10 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
       // The places of this chunk that are mine in one product.
       Index n = 0;
       for (Index t = t0; t < t1; ++t) {
-        const Range at = walk.at(t, rows);
-        for (Index p = at.begin; p < at.end; ++p, ++n) {
-          own.x[n] = a.x.row(t, walk.row(t, p));
-          own.gx_to[n] = shared.gx + (p - first) * row;
-        }
+        walk.each(t, walk.at(t, rows), [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
+          own.x[n] = a.x.row(t, b);
+          own.gx_to[n++] = shared.gx + (p - first) * row;
+        });
       }
       const Store store{own.gx_to, row, R.nv() * kLanes};
       run_stage(R.nv(), W, W_panels, d.I, panels.begin, panels.end, false, own.x, n, packed.bW,
@@ -308,23 +307,28 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
     for (Index t = t0; t < t1; ++t) {
       const Range at = walk.at(t, rows);
       const Index n = at.size();
-      for (Index r = 0; r < n; ++r) {
-        const Index p = at.begin + r, b = walk.row(t, p);
-        const Source from = walk.source(t, p);
+      walk.each(t, at, [&](Index p, Index b, Source from) RNNFAST_INLINE_LAMBDA {
+        const Index r = p - at.begin;
         own.operand[r] = history.operand(from, b);
-        for (int s = 0; s < S; ++s) own.state[s][r] = history.state(s, from, b);
+        unroll<S>([&](auto s) RNNFAST_INLINE_LAMBDA {
+          if (Cell::reads_state(s) || extras) own.state[s][r] = history.state(s, from, b);
+        });
         own.gx[r] =
             a.index.used ? shared.table + a.index.row(t, b) * row : shared.gx + (p - first) * row;
         own.to[0][r] = a.y.row(t, b);
         if (S > 1) own.to[1][r] = c + (with_tape ? d.B + p : b) * units;
-        if (drops) {
-          Real* masked = own.masked + r * d.H;
-          multiply_row(own.operand[r], own.masks.operand_factor(r, t, b), d.H, masked);
-          own.operand[r] = masked;
-        }
-        for (int s = 0; s < S; ++s)
-          if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, t, b);
-      }
+      });
+      if (drops || a.options.zones_out())
+        walk.each(t, at, [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
+          const Index r = p - at.begin;
+          if (drops) {
+            Real* masked = own.masked + r * d.H;
+            multiply_row(own.operand[r], own.masks.operand_factor(r, t, b), d.H, masked);
+            own.operand[r] = masked;
+          }
+          for (int s = 0; s < S; ++s)
+            if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, t, b);
+        });
       const auto run = [&](auto tape, auto more) RNNFAST_INLINE_LAMBDA {
         CellForward<Cell, tape, more> cell{};
         cell.H = d.H;
