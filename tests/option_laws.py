@@ -439,9 +439,9 @@ def pieces(p: OptionProblem, borders: list[int], threads: int, by_hand: bool = F
     for start, end in order:
         piece = steps(p, start, end)
         border = end if reverse else start
-        replaced = o.reset is not None and border < p.T and bool(o.reset[border].any())
+        flags = _resets(p, border)
         # Over the first border the reversed direction enters nothing.
-        replaced &= not reverse or border > 0
+        replaced = bool(flags.any()) and (not reverse or border > 0)
         if by_hand:
             piece = replace(piece, options=piece.options._replace(reset=None, reset_state=None))
             if replaced:
@@ -449,7 +449,6 @@ def pieces(p: OptionProblem, borders: list[int], threads: int, by_hand: bool = F
         elif reverse and replaced:
             # A reversed piece does not know the border behind its last step.
             new = _replacement(p, border)
-            flags = o.reset[border] & (True if o.lengths is None else border < o.lengths)
             state = tuple(
                 np.where(flags[None, :, None], zeros if n is None else n, zeros if s is None else s)
                 for n, s in zip(new, state, strict=True)
@@ -488,9 +487,7 @@ def pieces(p: OptionProblem, borders: list[int], threads: int, by_hand: bool = F
                 one = o.reset_state[k].shape[1] == 1 != p.T
                 dreset[k][:, slice(None) if one else slice(start, end)] += dparts[k]
         if replaced and (by_hand or reverse):
-            flags = o.reset[border] & (True if o.lengths is None else border < o.lengths)
-            if by_hand:
-                flags = np.ones(p.B, bool)
+            flags = _resets(p, border)
             for k in range(S):
                 if dreset is not None and dreset[k] is not None:
                     one = o.reset_state[k].shape[1] == 1 != p.T
@@ -514,6 +511,14 @@ def cut(p: OptionProblem, threads: int) -> Results:
     if o.reverse:
         borders = [0, *[t for t in at if t > 0], p.T]
     return pieces(p, borders, threads, by_hand=True)
+
+
+def _resets(p: OptionProblem, t: int) -> np.ndarray:
+    """Which rows are reset at the border before step t."""
+    o = p.options
+    if o.reset is None or t >= p.T:
+        return np.zeros(p.B, bool)
+    return o.reset[t] & (True if o.lengths is None else t < o.lengths)
 
 
 def _replacement(p: OptionProblem, t: int) -> tuple[np.ndarray | None, ...]:

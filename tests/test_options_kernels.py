@@ -134,6 +134,15 @@ def test_each_option_in_two_directions(name, cell):
     compare(SINGLES[name], 2, cell, np.float32, T=5, B=6, I=5, H=9, D=2)
 
 
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cuts", ["tbptt", "burn_in"])
+def test_held_gradients_are_cut(cuts, cell):
+    """What comes in at unused steps behind a cut does not reach the state held from before it."""
+    for seed in range(5, 9):
+        features = {"mask", "hold", "dstates", "reset", "reset_state", cuts}
+        compare(features, seed, cell, np.float32, T=9, B=5, I=4, H=17, D=1)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_combinations(seed):
     cell = CELL_NAMES[seed % len(CELL_NAMES)]
