@@ -40,8 +40,10 @@ def test_python_blocks_run(block: str, tmp_path: Path) -> None:
 def test_there_is_something_to_run() -> None:
     pages = {page for page in PAGES if blocks(page, "python")}
     cells = set(ROOT.glob("docs/cells/*.md"))
+    options = set(ROOT.glob("docs/options/*.md")) - {ROOT / "docs" / "options" / "README.md"}
     assert cells
-    assert {*cells, ROOT / "README.md"} <= pages
+    assert options
+    assert {*cells, *options, ROOT / "README.md"} <= pages
 
 
 def test_readme_shows_the_example_file() -> None:
@@ -98,3 +100,15 @@ def test_every_cell_has_its_page() -> None:
     pages = {page.stem for page in ROOT.glob("docs/cells/*.md")}
     functions = {spec.function for spec in rnnfast.cells.CELLS.values()}
     assert functions == pages
+
+
+def test_every_option_is_on_a_page() -> None:
+    """Of the options of calls, and of those constructors that are about the scan."""
+    import rnnfast.options
+
+    kinds = (getattr(rnnfast.options, name) for name in rnnfast.options.__all__)
+    options = {name for kind in kinds for name in kind.__annotations__} - {"device", "dtype"}
+    pages = [page.read_text("utf-8") for page in ROOT.glob("docs/options/*.md")]
+    named = set(re.findall(r"`(\w+)(?:=[^`]*)?`", "\n".join(pages)))
+    assert "reset" in options
+    assert options <= named, options - named
