@@ -66,6 +66,7 @@ struct Schedule {
   const int32_t* row;         // (places,) b
   const Source* source;       // (places,) of the state that enters
   const Source* last;         // (B,) of the final state
+  const Index* lengths;       // (B,) steps of each row, used or not; null: T
   const Index* load;          // (B+1,) places of the rows before each: what a row costs
   const Index* resets;        // (T+1,) resets before each step; null: none
   const int32_t* reset_row;   // (resets,) b

@@ -8,6 +8,7 @@ ScheduleTable::ScheduleTable(const ScheduleInput& in) {
   first_.push_back(0);
   load_.assign(size_t(B) + 1, 0);
   last_.assign(size_t(B), Source{kInitialState, 0});
+  if (in.lengths) lengths_.assign(in.lengths, in.lengths + B);
   if (in.reset) resets_.push_back(0);
   for (Index t = 0; t < T; ++t) {
     const Index time = in.reverse ? T - 1 - t : t;
@@ -35,10 +36,18 @@ ScheduleTable::ScheduleTable(const ScheduleInput& in) {
 
 Schedule ScheduleTable::view() const {
   if (first_.empty()) return Schedule{};
-  return Schedule{
-      first_.data(),     row_.data(),          source_.data(),
-      last_.data(),      load_.data(),         resets_.empty() ? nullptr : resets_.data(),
-      reset_row_.data(), reset_source_.data(), replacements_};
+  Schedule s{};
+  s.first = first_.data();
+  s.row = row_.data();
+  s.source = source_.data();
+  s.last = last_.data();
+  s.lengths = lengths_.empty() ? nullptr : lengths_.data();
+  s.load = load_.data();
+  s.resets = resets_.empty() ? nullptr : resets_.data();
+  s.reset_row = reset_row_.data();
+  s.reset_source = reset_source_.data();
+  s.replacements = replacements_;
+  return s;
 }
 
 }  // namespace rnnfast

@@ -35,7 +35,7 @@ class ScheduleTable {
   Index places() const { return first_.empty() ? 0 : first_.back(); }
 
  private:
-  std::vector<Index> first_, load_, resets_, reset_source_;
+  std::vector<Index> first_, lengths_, load_, resets_, reset_source_;
   std::vector<int32_t> row_, reset_row_;
   std::vector<Source> source_, last_;
   Index replacements_ = 0;

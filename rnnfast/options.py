@@ -129,7 +129,8 @@ class GradientOptions(TypedDict, total=False):
     tbptt: int | None
     """The gradient is cut between steps t-1 and t at every t = k, 2k, ...; default None, never. A
     reset there still passes gradient to its replacement. The same as calls of k steps each with
-    carried state, in one.
+    carried state, in one. A row that has ended (`lengths`, `cu_seqlens`) is cut no more: its final
+    state passes gradient to its last steps, however long the other rows are.
 
     Raises DTypeError if no integer, ArgumentError below 1, or in a reverse direction.
 

@@ -306,7 +306,7 @@ UNCUT = ("flat", "reverse", "burn_in", "tbptt", "one")
 @pytest.mark.parametrize("seed", range(15))
 @pytest.mark.parametrize("k", [1, 2, 3, 8, 9])
 def test_tbptt_is_cutting_by_hand(cell: str, seed: int, k: int) -> None:
-    p = draw(seed, cell, without=UNCUT, T=8, B=3, D=1)
+    p = draw(seed, cell, without=(*UNCUT, "lengths"), T=8, B=3, D=1)
     borders = [*range(0, 8, k), 8]
     expected = cut(p, borders, p.options.gradient_clip)
     assert_same(run(engine, with_options(p, tbptt=k)), expected, 1e-12)
@@ -328,8 +328,41 @@ def test_burn_in_is_cutting_by_hand(cell: str, seed: int, k: int) -> None:
 
 
 @EVERY_CELL
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_rows_that_have_ended_are_cut_no_more(cell: str, k: int, hold: bool) -> None:
+    """What a row gives back does not depend on how long the others are."""
+    features = {"lengths", "mask", "reset", "dstates", "dgates", *(["hold"] if hold else [])}
+    p = build(features, 4, cell, T=8, B=4)
+    p = with_options(p, tbptt=k)
+    whole = run(engine, p)
+    for b, length in enumerate(p.options.lengths):
+        one = slice(b, b + 1)
+        steps = slice(0, 8 if hold else length)
+        row = replace(
+            p,
+            x=p.x[steps, one],
+            dy=p.dy[steps, one],
+            state=tuple(s[:, one] for s in p.state),
+            dstate=tuple(d[:, one] for d in p.dstate),
+            dstates=tuple(None if d is None else d[:, steps, one] for d in p.dstates),
+            dgates=p.dgates[:, steps, one],
+            options=p.options._replace(
+                lengths=p.options.lengths[one] if hold else None,
+                mask=p.options.mask[steps, one],
+                reset=p.options.reset[steps, one],
+            ),
+        )
+        alone = run(engine, row)
+        np.testing.assert_allclose(alone["dx"][:, 0], whole["dx"][steps, b], atol=1e-12)
+        for name in ("dh0", "dc0"):
+            if alone.get(name) is not None:
+                np.testing.assert_allclose(alone[name][:, 0], whole[name][:, b], atol=1e-12)
+
+
+@EVERY_CELL
 def test_burn_in_beside_tbptt(cell: str) -> None:
-    p = build({"lengths", "reset", "reset_state", "dstates", "dgates"}, 3, cell, T=8)
+    p = build({"mask", "reset", "reset_state", "dstates", "dgates"}, 3, cell, T=8)
     both = run(engine, with_options(p, burn_in=3, tbptt=2))
     # Cut before steps 2, 4 and 6; nothing before step 3.
     late = cut(p, [0, 2, 3, 4, 6, 8])

@@ -4,6 +4,7 @@
 
 #include "../team/team.h"
 #include "call.h"
+#include "stream.h"
 
 namespace rnnfast {
 namespace {
@@ -239,6 +240,7 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("I", [](const PyPrepared& p) { return p.I; })
       .def_property_readonly("H", [](const PyPrepared& p) { return p.H; })
       .def_property_readonly("D", [](const PyPrepared& p) { return p.directions.size(); });
+  m.attr("Stream") = make_stream_type();
   m.def("forward", forward, py::arg(), py::arg(), py::arg(), py::arg(), py::arg(), py::arg(),
         py::arg(), py::arg() = py::none());
   m.def("backward", backward, py::arg(), py::arg(), py::arg(), py::arg(), py::arg(),

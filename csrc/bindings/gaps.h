@@ -1,6 +1,7 @@
 // Places of the caller's arrays that no step uses: what y holds there, and where gradients that come in there go.
 // Kernels neither read nor write them.
 #pragma once
+#include <algorithm>
 #include <cstring>
 
 #include "options.h"
@@ -76,7 +77,10 @@ void clear_gaps(const CallOptions& o, int dir, const Dims& d, const Sequence<Rea
 template <class Real>
 void fold_gaps(const CallOptions& o, int dir, const Dims& d, const StateRows<Real>& rows) {
   each_gap(o, dir, d, [&](Index t, Index b, Source held, Index since) {
-    if (since < o.burn_in || (o.tbptt > 0 && t / o.tbptt != since / o.tbptt)) return;
+    if (since < o.burn_in) return;
+    // The last border that a row is cut at is the one before its last step.
+    const Index last = o.lengths.empty() ? t : std::min(t, o.lengths[size_t(b)] - 1);
+    if (o.tbptt > 0 && last > since && last / o.tbptt != since / o.tbptt) return;
     const Real* from = rows.steps.row(t, b);
     if (Real* to = rows.row(held, b))
       for (Index j = 0; j < rows.H; ++j) to[j] += from[j];

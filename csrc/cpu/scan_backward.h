@@ -380,8 +380,12 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       leave(any, resets.size(), true);
     }
     for (Index k = resets.begin; k < resets.end; ++k) cut(o.schedule.reset_row[k]);
-    if (t > 0 && (t == o.burn_in || (o.tbptt > 0 && t % o.tbptt == 0)))
+    if (t > 0 && t == o.burn_in)
       for (Index b = rows.begin; b < rows.end; ++b) cut(b);
+    // A row that has ended is cut no more, or its final state's gradient would depend on the rows beside it.
+    if (t > 0 && o.tbptt > 0 && t % o.tbptt == 0)
+      for (Index b = rows.begin; b < rows.end; ++b)
+        if (!o.schedule.lengths || t < o.schedule.lengths[b]) cut(b);
   };
 
   // Chunk borders are counted from the first step.

@@ -6,6 +6,7 @@ One call is one layer, D directions; the second runs reversed in time. Array sha
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
 import zlib
@@ -14,10 +15,20 @@ from typing import Any
 import numpy as np
 
 from .. import _random
+from .._scan_options import ScanOptions
 from ..cells import CELLS
 from . import plan, scan
 
-__all__ = ["Prepared", "Tape", "backward", "between_layers", "forward", "last_kernel", "prepare"]
+__all__ = [
+    "Prepared",
+    "Stream",
+    "Tape",
+    "backward",
+    "between_layers",
+    "forward",
+    "last_kernel",
+    "prepare",
+]
 
 _thread = threading.local()
 
@@ -268,6 +279,102 @@ def between_layers(x, add, H, p, seed, layer, t0, row_ids, cu_seqlens, threads):
             p, seed, layer, _random.number(step, t0), numbers, H, D, x.dtype
         )
     return y if add is None else y + add
+
+
+class Stream:
+    """Layers that run a step, or a few, at a time: what the compiled class of this name does.
+
+    `rnnfast.Stream` joins it with the checks.
+    """
+
+    _lock: threading.Lock | None = None
+    _t = 0
+
+    def _open(
+        self, cell, layers, batch_size, batch_first, residual, zoneout, cell_clip, initial, threads
+    ):
+        if self._lock is not None:
+            return None
+        self._cell, self._layers = cell, [Prepared(cell, (row,)) for row in layers]
+        self._axes, self._residual, self._threads = (batch_size, batch_first), residual, threads
+        B, L, H = batch_size or 1, len(layers), self._layers[0].H
+        self._options = None
+        if zoneout is not None or cell_clip:
+            self._options = ScanOptions(zoneout=zoneout, cell_clip=cell_clip)
+        start = (0.0,) * CELLS[cell].S if initial is None else [p[:, None] for p in initial]
+        shape, dtype = (L, B, H), self._layers[0].dtype
+        self._initial = [np.broadcast_to(np.array(p, dtype), shape).copy() for p in start]
+        self._states = [p.copy() for p in self._initial]
+        self._lock = threading.Lock()
+        return True
+
+    @property
+    def t(self):
+        """Steps so far."""
+        return self._t
+
+    def _take(self, name, x, out):
+        """Run a step or a chunk; returns y, `out` if it was given."""
+        with self._alone(name):
+            batch_size, batch_first = self._axes
+            axes = [0] if name == "step" else []
+            if batch_size is None:
+                axes.append(1)
+            swaps = name == "run" and batch_first and batch_size is not None
+            read = x.swapaxes(0, 1) if swaps else np.expand_dims(x, axes)
+            for k, layer in enumerate(self._layers):
+                start = tuple(s[k : k + 1] for s in self._states)
+                y, last, _ = forward(
+                    self._cell, read, layer, start, None, False, self._threads, self._options
+                )
+                for states, state in zip(self._states, last, strict=True):
+                    states[k] = state[0]
+                read = y + read if self._residual and k > 0 else y
+            self._t += len(read)
+        y = np.squeeze(read.swapaxes(0, 1) if swaps else read, tuple(axes))
+        if out is None:
+            return np.ascontiguousarray(y)
+        out[...] = y
+        return out
+
+    def _restart(self, rows):
+        """Go back to the initial state, all rows (None) or those flagged."""
+        with self._alone("reset"):
+            for states, initial in zip(self._states, self._initial, strict=True):
+                chosen = slice(None) if rows is None else rows
+                states[:, chosen] = initial[:, chosen]
+            if rows is None:
+                self._t = 0
+        return True
+
+    def _read(self):
+        """Return copies of the states, (L, B, H) each."""
+        with self._alone("state"):
+            return tuple(states.copy() for states in self._states)
+
+    def _write(self, states):
+        """Set the states, None is zero."""
+        with self._alone("state"):
+            for mine, state in zip(self._states, states, strict=True):
+                mine[...] = 0 if state is None else state
+        return True
+
+    @contextlib.contextmanager
+    def _alone(self, name):
+        if self._lock is None:
+            raise RuntimeError(
+                f"rnnfast.Stream.{name}: the stream was never made; a subclass must call "
+                "super().__init__(layer)."
+            )
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                f"rnnfast.Stream.{name}: another thread is using this stream, expected one at a "
+                "time: it carries one state. Use a stream for each thread, or a lock."
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 def _in_scan_order(steps):

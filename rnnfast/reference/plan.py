@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     gradient_clip: float = 0.0  # 0 is none
     burn_in: int = 0  # steps at the start without gradient
     tbptt: int = 0  # the gradient is cut before every step that this divides; 0 is nowhere
+    ends: Any = None  # (B,) lengths, None is T: a row that has ended is cut no more
 
 
 PLAIN = Plan()
@@ -86,6 +87,7 @@ def make(
         gradient_clip=options.gradient_clip,
         burn_in=options.burn_in,
         tbptt=options.tbptt,
+        ends=lengths,
     )
 
 

@@ -157,7 +157,8 @@ def backward(cell, options, kept, x, W, R, dy, dstates, plan=PLAIN, dsequences=N
                 gradient[t] = _where(np, here, d, None)
             sent = tuple(_where(np, here, None, d) for d in sent)
         if plan.tbptt and t % plan.tbptt == 0 and t > 0:
-            sent = tuple(np.zeros_like(d) for d in sent)
+            runs = np.ones((B, 1), bool) if plan.ends is None else (t < plan.ends)[:, None]
+            sent = tuple(_where(np, runs, None, d) for d in sent)
         dstates = sent
     if plan.burn_in:
         dstates = tuple(np.zeros_like(d) for d in dstates)
