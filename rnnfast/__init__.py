@@ -30,6 +30,7 @@ from .ops import (
     rnn_backward,
     rnn_forward,
 )
+from .stream import Stream
 
 __version__ = "0.1.0"
 
@@ -50,6 +51,7 @@ __all__ = [
     "PreparedLayer",
     "ShapeError",
     "States",
+    "Stream",
     "Tape",
     "TapeError",
     "backends",

@@ -52,6 +52,43 @@ class Prepared:
     @property
     def D(self) -> int: ...
 
+class Stream:
+    """Layers of one direction that run a step, or a few, at a time and carry their state.
+
+    `step`, `run` and `reset` are methods of `rnnfast.Stream`. What they do not take as it is they
+    hand to `_checked(name, x, out)` and `_checked_reset(rows)` there. Everything but `t` raises
+    RuntimeError where another thread is in a call.
+    """
+
+    def _open(
+        self,
+        cell: str,
+        layers: tuple[_Row, ...],  # of each layer, copied; I of the second and later is H
+        batch_size: int | None,  # None: arrays have no axis B
+        batch_first: bool,  # `run` takes (B, T, ...)
+        residual: bool,
+        zoneout: tuple[float, ...] | None,  # per state, its expectation
+        cell_clip: float,  # 0 is none
+        initial: tuple[np.ndarray, ...] | None,  # S arrays (L, H), None is zero
+        threads: int | None,
+        /,
+    ) -> bool | None: ...
+    def step(self, x: np.ndarray | int, out: np.ndarray | None = None) -> np.ndarray: ...
+    def run(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray: ...
+    def reset(self, rows: np.ndarray | None = None) -> None: ...
+    def _take(
+        self,
+        name: str,  # "step" or "run"
+        x: np.ndarray | int,  # float, inner stride 1; or int64 in 0 ... I-1
+        out: np.ndarray | None,  # inner stride 1, writable, its extent apart from that of x
+        /,
+    ) -> np.ndarray | None: ...
+    def _restart(self, rows: np.ndarray | None, /) -> bool | None: ...  # (B,) bool, None is all
+    def _read(self) -> tuple[np.ndarray, ...]: ...  # S arrays (L, B, H), copies
+    def _write(self, states: _State, /) -> bool | None: ...  # S arrays (L, B, H), None is zero
+    @property
+    def t(self) -> int: ...
+
 def forward(
     cell: str,
     x: np.ndarray,  # (T, B, I) float, inner stride 1; or (T, B) int64, C-contiguous, in 0 ... I-1

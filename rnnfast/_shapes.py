@@ -271,8 +271,11 @@ def check_index_range(
     I: int,
     source: str,
     used: np.ndarray | None = None,
+    letter: str = "I",
 ) -> np.ndarray:
     """Return the indices as C-contiguous int64 if all lie in 0 ... I-1, those not used excepted.
+
+    `letter` is what I is called in the message.
 
     Raises
     ------
@@ -291,7 +294,7 @@ def check_index_range(
         place = tuple(int(k) for k in np.unravel_index(int(wrong.argmax()), wrong.shape))
         raise IndexRangeError(
             f"{who}: {name} holds the index {indices[place]} at {list(place)}, "
-            f"expected 0 <= index < {I}; I={I} from {source}."
+            f"expected 0 <= index < {I}; {letter}={I} from {source}."
         )
     return dense
 
