@@ -47,7 +47,7 @@ struct Weights {
 struct IndexInput {
   bool used;                     // false: x is dense
   Sequence<const int32_t> slot;  // (T, B, 1), position in `distinct`
-  const int64_t* distinct;       // (n,) ascending column numbers of W
+  const int64_t* distinct;       // (n,) columns of W, ascending; for forward in any order
   Index n;
   RNNFAST_HD Index row(Index t, Index b) const { return *slot.row(t, b); }
 };
@@ -128,7 +128,7 @@ struct ForwardArgs {
   const Real* packed;              // of prepare(); null: weights are packed in scratch
   const Real* state0[kMaxStates];  // (B, H) each; null: zero
   Sequence<Real> y;                // (T, B, H)
-  Real* state_n[kMaxStates];       // (B, H) each
+  Real* state_n[kMaxStates];       // (B, H) each; may be state0 itself
   Tape<Real> tape;
   Options<Real> options;
 };
