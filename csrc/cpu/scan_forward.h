@@ -132,13 +132,14 @@ struct ForwardScratch {
   Walk walk;
   bool lazy_W, lazy_R;  // pack panels on the way
   PackedLayer<Cell> packed;
-  Real *gx, *table, *zero, *c, *replaced, *factor;
+  Real *table, *zero, *c, *replaced, *factor;
+  Index chunk;  // places of a member's chunk at most
   struct PerMember {
     const Real **operand, **gx, **state[kMaxStates], **zoneout[kMaxStates];
     Real** to[kMaxStates];
     const Real** x;  // rows of a chunk
     Real** gx_to;
-    Real *masked, *panels;
+    Real *gx_rows, *masked, *panels;  // gx of a chunk, places in order
     MaskRows masks;
     explicit PerMember(const MaskRows& masks) : masks(masks) {}
   };
@@ -153,7 +154,10 @@ struct ForwardScratch {
         packed(carver, a.dims, !a.packed && !a.index.used && !lazy_W, !a.packed && !lazy_R) {
     const Dims& d = a.dims;
     const Index row = gate_row_stride<Cell>(d.H), units = unit_vectors(d.H) * kLanes;
-    gx = a.index.used ? nullptr : carver.take<Real>(walk.chunk_places(kChunkRows) * row);
+    // Under a schedule one member may have all rows; else they are shared evenly.
+    const bool even = !a.options.schedule.first && !split_units(d.B, n);
+    const Index rows = even ? (d.B + n - 1) / n : d.B;
+    chunk = a.index.used ? 0 : min_of(max_of(kChunkRows, rows), walk.places());
     table = a.index.used ? carver.take<Real>(a.index.n * row) : nullptr;
     zero = carver.take<Real>(d.H);
     c = Cell::S > 1 && !a.tape.cell ? carver.take<Real>(d.B * units) : nullptr;
@@ -175,7 +179,7 @@ struct ForwardScratch {
       m.to[s] = carver.take<Real*>(d.B);
       m.zoneout[s] = a.options.zoneout[s] > 0 ? carver.take<const Real*>(d.B) : nullptr;
     }
-    const Index chunk = a.index.used ? 0 : walk.chunk_places(kChunkRows);
+    m.gx_rows = chunk ? carver.take<Real>(chunk * gate_row_stride<Cell>(d.H)) : nullptr;
     m.x = carver.take<const Real*>(chunk);
     m.gx_to = carver.take<Real*>(chunk);
     m.masked = MaskRows::drops(a.options) ? carver.take<Real>(d.B * d.H) : nullptr;
@@ -290,14 +294,17 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
                         S};
 
   for (Index t0 = 0; t0 < d.T;) {
-    const Index t1 = walk.chunk_end(t0, ForwardScratch<Cell>::kChunkRows), first = walk.first(t0);
+    // A chunk of my own places: no sum runs over it, so that its size changes no bit.
+    Index t1 = t0, n = 0, slot = 0;
+    do n += walk.at(t1++, rows).size();
+    while (t1 < d.T && n + walk.at(t1, rows).size() <= ForwardScratch<Cell>::kChunkRows);
     if (!a.index.used) {
-      // The places of this chunk that are mine in one product.
-      Index n = 0;
+      n = 0;
       for (Index t = t0; t < t1; ++t) {
-        walk.each(t, walk.at(t, rows), [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
+        walk.each(t, walk.at(t, rows), [&](Index, Index b, Source) RNNFAST_INLINE_LAMBDA {
           own.x[n] = a.x.row(t, b);
-          own.gx_to[n++] = shared.gx + (p - first) * row;
+          own.gx_to[n] = own.gx_rows + n * row;
+          ++n;
         });
       }
       const Store store{own.gx_to, row, R.nv() * kLanes};
@@ -306,7 +313,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
     }
     for (Index t = t0; t < t1; ++t) {
       const Range at = walk.at(t, rows);
-      const Index n = at.size();
+      n = at.size();
       walk.each(t, at, [&](Index p, Index b, Source from) RNNFAST_INLINE_LAMBDA {
         const Index r = p - at.begin;
         own.operand[r] = history.operand(from, b);
@@ -314,7 +321,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
           if (Cell::reads_state(s) || extras) own.state[s][r] = history.state(s, from, b);
         });
         own.gx[r] =
-            a.index.used ? shared.table + a.index.row(t, b) * row : shared.gx + (p - first) * row;
+            a.index.used ? shared.table + a.index.row(t, b) * row : own.gx_rows + (slot + r) * row;
         own.to[0][r] = a.y.row(t, b);
         if (S > 1) own.to[1][r] = c + (with_tape ? d.B + p : b) * units;
       });
@@ -346,10 +353,9 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
       };
       if (extras) with_tape ? run(Constant<1>{}, Constant<1>{}) : run(Constant<0>{}, Constant<1>{});
       else with_tape ? run(Constant<1>{}, Constant<0>{}) : run(Constant<0>{}, Constant<0>{});
+      slot += n;
       if (by_units) m.barrier();
     }
-    // Under a schedule a row's places in gx move from chunk to chunk, onto those that another member still reads.
-    if (walk.schedule.first && shares && !by_units && t1 < d.T) m.barrier();
     t0 = t1;
   }
 
