@@ -131,6 +131,8 @@ struct ForwardArgs {
   Real* state_n[kMaxStates];       // (B, H) each; may be state0 itself
   Tape<Real> tape;
   Options<Real> options;
+  bool
+      turned;  // walk the panels the other way round: single steps that follow each other alternate
 };
 
 template <class Real>

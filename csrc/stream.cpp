@@ -131,6 +131,7 @@ void Stream<Real>::run_piece(Index T, Sequence<Real> y) {
     }
     if (plan_.threads == 1) forward(args, scratch_.get(), alone);
     else run_forward(plan_.cell, &args, 1, plan_.threads);
+    args.turned ^= T & 1;
     if (!plan_.residual || k == 0) continue;
     // In place: the scan has read its own y for the last time.
     for (Index t = 0, r = 0; t < T; ++t)

@@ -308,7 +308,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
         });
       }
       const Store store{own.gx_to, row, R.nv() * kLanes};
-      run_stage(R.nv(), W, W_panels, d.I, panels.begin, panels.end, false, own.x, n, packed.bW,
+      run_stage(R.nv(), W, W_panels, d.I, panels.begin, panels.end, a.turned, own.x, n, packed.bW,
                 epilogue(store));
     }
     for (Index t = t0; t < t1; ++t) {
@@ -348,8 +348,8 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
         }
         if constexpr (tape) cell.tape = a.tape.cell + at.begin * units * K;
         cell.params = a.options.params;
-        run_stage(R.nv(), R, R_panels, d.H, panels.begin, panels.end, t & 1, own.operand, n,
-                  packed.bR, epilogue(cell));
+        run_stage(R.nv(), R, R_panels, d.H, panels.begin, panels.end, (t & 1) != int(a.turned),
+                  own.operand, n, packed.bR, epilogue(cell));
       };
       if (extras) with_tape ? run(Constant<1>{}, Constant<1>{}) : run(Constant<0>{}, Constant<1>{});
       else with_tape ? run(Constant<1>{}, Constant<0>{}) : run(Constant<0>{}, Constant<0>{});
