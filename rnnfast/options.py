@@ -23,8 +23,9 @@ Shapes stand here for x (T, B, I). The other forms of x change them so:
 - flat, with `cu_seqlens`, x (N, I): every (T, B) is (N,), and (D*L, T, B, H) is (D*L, N, H).
 - index input: as x without its last axis.
 
-Where T = 0 or B = 0 every option is accepted and does nothing: there is no step to act on, the
-final states are the initial ones, and gradients of parameters are zero.
+Where T = 0 or B = 0 every option is accepted: there is no step to act on, the final states are the
+initial ones, and gradients of parameters are zero (those of the initial states too after a
+`burn_in`).
 
 An option that is left out, a probability of 0 and a bound of None give the plain call, to the bit.
 """
