@@ -1,0 +1,99 @@
+"""Which way a call takes, and the count of it.
+
+A call is "fused" where our kernels run it; "composed" where the reference's forward pass runs on
+tensors, step by step, differentiable by PyTorch to any order; "stock" where PyTorch's own layer
+runs it. The last two have a reason in words.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from .. import _backend
+
+__all__ = ["count", "count_fused", "dispatch_counts", "last_reason", "obstacle", "unfit"]
+
+_log = logging.getLogger("rnnfast")
+_lock = threading.Lock()
+_counts = {"fused": 0, "composed": 0, "stock": 0}
+_last_reason: str | None = None
+
+_PLAIN = (Tensor, Parameter)
+_FLOATS = (torch.float32, torch.float64)
+
+
+def count_fused() -> None:
+    """Count one call of the kernels."""
+    with _lock:
+        _counts["fused"] += 1
+
+
+def count(way: str, reason: str) -> None:
+    """Count one call that was not fused."""
+    global _last_reason
+    with _lock:
+        _counts[way] += 1
+        _last_reason = reason
+    _log.debug("rnnfast.torch: %s: %s", way, reason)
+
+
+def dispatch_counts() -> dict[str, int]:
+    """Return how many calls of this process took each way.
+
+    Returns
+    -------
+    dict
+        ``{"fused": n, "composed": n, "stock": n}``. A call of a layer or cell counts once; a
+        backward pass only where it is itself differentiated (``create_graph=True``).
+    """
+    with _lock:
+        return dict(_counts)
+
+
+def last_reason() -> str | None:
+    """Return why the last call that was not fused was not; None where there was none yet."""
+    return _last_reason
+
+
+def obstacle() -> str | None:
+    """Say what of PyTorch's state keeps any call from the kernels; None where nothing does."""
+    # Each of these asks for operators that PyTorch knows, one by one.
+    if torch.jit.is_tracing():
+        return "tracing"
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "a functorch transform"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return "a dispatch mode"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if "auto" not in _backend.compiled:
+        return f"the compiled module is absent: {_backend.backends()['cpu']}"
+    return None
+
+
+def unfit(tensors: Any, dtype: torch.dtype) -> str | None:
+    """Why these tensors, None among them left out, cannot be handed to a kernel; or None."""
+    if dtype not in _FLOATS:
+        return f"{dtype}"
+    for t in tensors:
+        if t is None:
+            continue
+        if type(t) not in _PLAIN:
+            if isinstance(t, Tensor):
+                return f"a tensor subclass, {type(t).__name__}"
+            return f"{type(t).__name__} in the place of a tensor"
+        if not t.is_cpu:
+            return "meta tensors" if t.is_meta else f"device {t.device}"
+        if t.dtype is not dtype:
+            return f"mixed dtypes, {dtype} and {t.dtype}"
+        if t.layout is not torch.strided or t.is_nested:
+            return "a sparse or nested tensor"
+    return None

@@ -1,0 +1,337 @@
+"""One call of a layer on the kernels, as PyTorch differentiates it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _backend
+from .._scan_options import ScanOptions
+from ..cells import CELLS, CellSpec
+from . import _composed, _tapes
+from ._packed import Packing
+
+__all__ = ["Call", "Scan", "run_without_tape"]
+
+_compiled = _backend.compiled
+
+
+@dataclass(slots=True, frozen=True)
+class Call:
+    """What is fixed about one call beside its tensors.
+
+    The tensors of a call stand in a row: x, the S initial states (D*L, B, H), the S replacements of
+    resets, and the weights in the order of PyTorch's flat list. What is None is zero.
+    """
+
+    cell: str
+    L: int
+    D: int
+    bias: bool
+    batch_first: bool = False
+    dropout: float = 0.0
+    """Probability of a zero between layers; 0 where not training."""
+    packing: Packing | None = None
+    """Where x is the data of a PackedSequence."""
+    options: ScanOptions | None = None
+    """Of layer 0, without `layer`, `reset_state` and `cu_seqlens`, which follow from the rest."""
+    want_y: bool = True
+    """Whether y is returned, or only the final states."""
+    want_states: bool = False
+    """Whether all states and gates are returned too."""
+
+    @property
+    def spec(self) -> CellSpec:
+        """The registry row of the cell."""
+        return CELLS[self.cell]
+
+    def split(self, tensors: Sequence[Any]) -> tuple[Any, tuple, tuple, tuple]:
+        """Split the row of tensors into x, states, replacements and weights."""
+        S = self.spec.S
+        return (
+            tensors[0],
+            tuple(tensors[1 : 1 + S]),
+            tuple(tensors[1 + S : 1 + 2 * S]),
+            tuple(tensors[1 + 2 * S :]),
+        )
+
+    def of_layer(self, k: int, resets: tuple[Any, ...]) -> ScanOptions | None:
+        """Return the options of layer k, whose replacements (D, T or 1, B, H) are given."""
+        options = self.options
+        flat = None if self.packing is None else self.packing.cu_seqlens
+        if options is None:
+            return None if flat is None else ScanOptions(cu_seqlens=flat)
+        given = None if all(r is None for r in resets) else resets
+        return options._replace(layer=k, reset_state=given, cu_seqlens=flat)
+
+
+def _array(t: Tensor | None) -> Any:
+    """Return the memory of a tensor as an array, copied only where kernels cannot read it."""
+    if t is None:
+        return None
+    t = t.detach()
+    if not t.is_contiguous() or t.is_neg():
+        t = t.resolve_neg().contiguous()
+    return t.numpy()
+
+
+def _steps(t: Tensor | None, call: Call) -> Any:
+    """Bring x, or a gradient of y, to (T, B, n) or, packed, row after row to (N, n)."""
+    if t is None:
+        return None
+    t = t.detach()
+    if call.packing is not None:
+        t = t.index_select(0, call.packing.rows)
+    elif t.stride(-1) != 1 or t.is_neg():
+        t = t.resolve_neg().contiguous()
+    a = t.numpy()
+    return a.swapaxes(0, 1) if call.batch_first else a
+
+
+def _empty_y(call: Call, x: Any, K: int, dtype: torch.dtype) -> Tensor:
+    """Memory of y, with the strides of PyTorch's: time outermost under `batch_first` too."""
+    T, B = x.shape[:2]
+    if call.batch_first:
+        return torch.empty_strided((B, T, K), (K, B * K, 1), dtype=dtype, device="cpu")
+    return torch.empty((T, B, K), dtype=dtype, device="cpu")
+
+
+def _as_array(y: Tensor, call: Call) -> Any:
+    a = y.numpy()
+    return a.swapaxes(0, 1) if call.batch_first else a
+
+
+def _agreed(result: Any) -> Any:
+    if result is None:
+        raise RuntimeError(
+            "rnnfast.torch: internal error: the kernel refused arguments that were checked."
+        )
+    return result
+
+
+def _part(blocks: tuple[Any, ...] | None, k: int, D: int) -> tuple[Any, ...] | None:
+    """Take layer k of arrays that have D*L in front; None where all are None."""
+    if blocks is None or all(a is None for a in blocks):
+        return None
+    return tuple(None if a is None else a[k * D : (k + 1) * D] for a in blocks)
+
+
+def _rows(weights: tuple[Any, ...], call: Call) -> list[tuple[Any, ...]]:
+    """Weights of each layer: D tuples (W, R, bW, bR)."""
+    n = 4 if call.bias else 2
+    rows = [weights[i : i + n] for i in range(0, len(weights), n)]
+    if not call.bias:
+        rows = [(*row, None, None) for row in rows]
+    return [tuple(rows[k * call.D : (k + 1) * call.D]) for k in range(call.L)]
+
+
+def _borrows_y(call: Call, dtype: torch.dtype) -> bool:
+    """Whether the tape may lean on the y that the caller gets, who then may not change it.
+
+    PyTorch allows a change of y before backward wherever its y is put together from steps, so
+    everywhere but in the one-directional float32 LSTM that oneDNN runs.
+    """
+    return (
+        call.cell == "lstm"
+        and call.D == 1
+        and dtype is torch.float32
+        and call.packing is None
+        and call.want_y
+    )
+
+
+class _Result:
+    """What a pass forward leaves."""
+
+    __slots__ = ("masks", "outputs", "tapes")
+
+    def __init__(self, outputs: tuple[Any, ...], tapes: list[Any], masks: list[Tensor]) -> None:
+        self.outputs, self.tapes, self.masks = outputs, tapes, masks
+
+
+def _run(
+    call: Call, tensors: Sequence[Any], keep: bool, masks: Sequence[Tensor], prepared: Any = None
+) -> _Result:
+    """Run all layers forward.
+
+    `masks` are those between layers, drawn here where there are none. `prepared` are packed weights
+    of each layer, in place of those of `tensors`.
+    """
+    core = _compiled["auto"]
+    x, states, resets, weights = call.split(tensors)
+    dtype, threads = x.dtype, torch.get_num_threads()
+    read = _steps(x, call)
+    first = tuple(map(_array, states))
+    replacements = tuple(map(_array, resets))
+    rows = _rows(tuple(map(_array, weights)), call) if prepared is None else prepared
+    nothing = (None,) * len(resets)
+    own_y = keep and not _borrows_y(call, dtype)
+    y, finals, tapes, drawn = None, [], [], []
+    for k, row in enumerate(rows):
+        out = None
+        if k == call.L - 1 and call.want_y and call.packing is None and not own_y:
+            K = call.D * row[0][1].shape[1] if prepared is None else call.D * row.H
+            y = _empty_y(call, read, K, dtype)
+            out = _as_array(y, call)
+        options = call.of_layer(k, _part(replacements, k, call.D) or nothing)
+        extra = () if options is None else (options,)
+        start = _part(first, k, call.D)
+        read, state_n, tape = _agreed(
+            core.forward(call.cell, read, row, start, out, keep, threads, *extra)
+        )
+        finals.append(state_n)
+        tapes.append(tape)
+        if call.dropout > 0 and k < call.L - 1:
+            # As PyTorch draws it: one mask per layer, over time first or packed memory.
+            steps = torch.from_numpy(read)
+            mask = masks[k] if masks else torch.dropout(torch.ones_like(steps), call.dropout, True)
+            drawn.append(mask)
+            if call.packing is not None:
+                mask = mask.index_select(0, call.packing.rows)
+            read = (steps * mask).numpy()
+    _backend.ran.engine = core
+    if call.want_y and y is None:
+        if call.packing is not None:
+            y = torch.from_numpy(read).index_select(0, call.packing.places)
+        else:
+            y = _empty_y(call, read, read.shape[2], dtype)
+            np.copyto(_as_array(y, call), read)
+    last = [
+        torch.from_numpy(parts[0] if call.L == 1 else np.concatenate(parts))
+        for parts in zip(*finals, strict=True)
+    ]
+    return _Result((y, *last), tapes, drawn)
+
+
+def _all_states(call: Call, tapes: list[Any]) -> tuple[Tensor, ...]:
+    """States and gates of every step, (D*L, T, B, ...), or (D*L, B, T, ...) with batch_first."""
+    columns = zip(*((*tape.states(), tape.gates()) for tape in tapes), strict=True)
+    joined = (torch.from_numpy(np.concatenate(parts)) for parts in columns)
+    if not call.batch_first:
+        return tuple(joined)
+    # Not as views, which could not be changed in place when they come out of a Function.
+    return tuple(a.transpose(1, 2).contiguous() for a in joined)
+
+
+def run_without_tape(call: Call, tensors: Sequence[Any], prepared: Any = None) -> tuple[Any, ...]:
+    """Run a call of which no gradient is wanted; outputs as those of `Scan`."""
+    result = _run(call, tensors, call.want_states, (), prepared)
+    if call.want_states:
+        return (*result.outputs, *_all_states(call, result.tapes))
+    return result.outputs
+
+
+def forward_with_tape(call: Call, tensors: Sequence[Any]) -> tuple[tuple, Tensor, list[Tensor]]:
+    """Run a call forward; returns outputs, the tensor that owns the tapes, and the masks."""
+    result = _run(call, tensors, True, ())
+    outputs = result.outputs
+    if call.want_states:
+        outputs = (*outputs, *_all_states(call, result.tapes))
+    return outputs, _tapes.keep(result.tapes), result.masks
+
+
+def backward(
+    call: Call,
+    tensors: Sequence[Any],
+    token: Tensor,
+    masks: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    need_dx: bool,
+) -> list[Tensor | None]:
+    """Run a call back; returns the gradients of its row of tensors."""
+    core, threads = _compiled["auto"], torch.get_num_threads()
+    S, L, D = call.spec.S, call.L, call.D
+    tapes = _tapes.find(token)
+    if tapes is None:
+        tapes = _run(call, tensors, True, masks).tapes
+    dy = _steps(gradients[0], call)
+    dlast = tuple(map(_array, gradients[1 : 1 + S]))
+    into: tuple[Any, ...] = ()
+    if call.want_states:
+        parts = gradients[1 + S :]
+        if call.batch_first:
+            parts = [None if g is None else g.transpose(1, 2) for g in parts]
+        into = tuple(map(_array, parts))
+    dweights: list[Any] = []
+    firsts: list[Any] = []
+    dresets: list[Any] = []
+    for k in reversed(range(L)):
+        extra: tuple[Any, ...] = ()
+        if any(a is not None for a in into):
+            gates = _part(into[S:], k, D)
+            extra = (_part(into[:S], k, D), None if gates is None else gates[0])
+        dx, grads, dfirst, dreset = _agreed(
+            core.backward(tapes[k], dy, _part(dlast, k, D), need_dx or k > 0, threads, *extra)
+        )
+        firsts.insert(0, dfirst)
+        dresets.insert(0, dreset)
+        dweights[:0] = [g for row in grads for g in (row if call.bias else row[:2])]
+        dy = dx
+        if call.dropout > 0 and k > 0:
+            mask = masks[k - 1]
+            if call.packing is not None:
+                mask = mask.index_select(0, call.packing.rows)
+            dy = (torch.from_numpy(dx) * mask).numpy()
+    _backend.ran.engine = core
+    result: list[Tensor | None] = [None]
+    if need_dx:
+        dx = torch.from_numpy(dy)
+        if call.packing is not None:
+            dx = dx.index_select(0, call.packing.places)
+        result[0] = dx.transpose(0, 1) if call.batch_first else dx
+    result += [_stacked(parts) for parts in zip(*firsts, strict=True)]
+    if dresets[0] is None:
+        result += [None] * S
+    else:
+        result += [_stacked(parts) for parts in zip(*dresets, strict=True)]
+    return result + [torch.from_numpy(g) for g in dweights]
+
+
+def _stacked(parts: Sequence[Any]) -> Tensor | None:
+    if parts[0] is None:
+        return None
+    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+class Scan(torch.autograd.Function):
+    """A call with gradients: ``Scan.apply(call, x, *states, *replacements, *weights)``.
+
+    Outputs are y, the S final states and, where wanted, the S states and the gates of every step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: Any) -> Any:
+        """Run the kernels forward."""
+        outputs, token, masks = forward_with_tape(call, tensors)
+        ctx.call, ctx.n_masks = call, len(masks)
+        # y only so that a change of it is noticed.
+        seen = (outputs[0],) if _borrows_y(call, tensors[0].dtype) else ()
+        ctx.save_for_backward(*tensors, token, *masks, *seen)
+        ctx.set_materialize_grads(False)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Run them back; or, where the result is to be differentiated again, PyTorch's operators.
+
+        An opaque result would have second derivatives of zero, without a word.
+        """
+        call = ctx.call
+        saved = ctx.saved_tensors
+        needed = ctx.needs_input_grad[1:]
+        n = len(needed)
+        tensors, token = saved[:n], saved[n]
+        masks = saved[n + 1 : n + 1 + ctx.n_masks]
+        if all(g is None for g in gradients):
+            return (None,) * (n + 1)
+        if torch.is_grad_enabled():
+            return None, *_composed.differentiable_gradients(
+                call, tensors, masks, gradients, needed
+            )
+        results = backward(call, tensors, token, masks, gradients, needed[0])
+        return None, *(g if wanted else None for g, wanted in zip(results, needed, strict=True))

@@ -1,0 +1,508 @@
+"""`rnnfast.torch` among the rest of PyTorch: swapping layers in a model, cells, and everything that
+PyTorch does to a module and its gradients."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import itertools
+import pickle
+import weakref
+from typing import Any
+
+import pytest
+from conftest import require
+
+torch = require("torch")
+require("core")
+
+import torch_pairs as pairs  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn.utils import parametrizations, parametrize  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+import rnnfast  # noqa: E402
+import rnnfast.torch as ours  # noqa: E402
+from rnnfast.torch import _tapes  # noqa: E402
+
+kinds = pytest.mark.parametrize("kind", list(pairs.KINDS))
+I, H = 5, 8
+D64 = torch.float64
+
+
+class Named(nn.LSTM):
+    """A user's subclass without a forward of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.note = "kept"
+
+
+class Forwarding(nn.LSTM):
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(2 * input, hx)
+
+
+class Model(nn.Module):
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, I)
+        self.lstm = nn.LSTM(I, H, 2, bidirectional=True, batch_first=True, **options)
+        self.gru = nn.GRU(2 * H, H, batch_first=True)
+        self.cell = nn.RNNCell(H, 3)
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x: Any) -> Any:
+        y, _ = self.gru(self.lstm(self.embed(x))[0])
+        return self.out(self.cell(y[:, -1]))
+
+
+def learn(model: nn.Module, x: Any) -> list[Any]:
+    model.zero_grad()
+    y = model(x)
+    y.square().sum().backward()
+    return [y.detach(), *(p.grad.clone() for p in model.parameters())]
+
+
+def assert_same(mine: list[Any], theirs: list[Any]) -> None:
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(
+            a, b, rtol=0, atol=1e-12 * max(1.0, float(b.detach().abs().max()))
+        )
+
+
+# Swapping ----------------------------------------------------------------------------------------
+
+
+def test_accelerate_and_restore_a_model_in_place() -> None:
+    model = Model().double()
+    x = torch.arange(24).reshape(4, 6) % 11
+    parameters = dict(model.named_parameters())
+    text = repr(model)
+    expected = learn(model, x)
+    assert ours.accelerate(model) is model
+    assert type(model.lstm) is ours.LSTM
+    assert type(model.cell) is ours.RNNCell
+    assert repr(model) == text
+    assert all(p is parameters[name] for name, p in model.named_parameters())
+    with pairs.taken("fused", 3):
+        assert_same(learn(model, x), expected)
+    assert ours.restore(model) is model
+    assert type(model.lstm) is nn.LSTM
+    assert type(model.cell) is nn.RNNCell
+    with pairs.taken("fused", 0):
+        assert_same(learn(model, x), expected)
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"])
+def test_a_bare_layer_is_accelerated(name: str) -> None:
+    layer = getattr(nn, name)(3, 4)
+    assert ours.accelerate(layer) is layer
+    assert type(layer) is getattr(ours, name)
+    assert ours.accelerate(layer) is layer
+    assert type(ours.restore(layer)) is getattr(nn, name)
+
+
+def test_a_shared_layer_is_swapped_once_for_all_who_hold_it() -> None:
+    layer = nn.GRU(3, 3)
+    model = nn.ModuleList([layer, layer])
+    ours.accelerate(model)
+    assert model[0] is model[1] is layer
+    assert type(layer) is ours.GRU
+
+
+def test_a_forward_of_one_s_own_is_left_alone_and_reported() -> None:
+    model = nn.ModuleDict({"a": Forwarding(3, 4), "b": nn.LSTM(3, 4), "c": nn.GRU(3, 4)})
+    model["c"].forward = lambda x: x
+    with pytest.warns(rnnfast.FallbackWarning) as caught:
+        ours.accelerate(model)
+    texts = [str(w.message) for w in caught]
+    assert texts == [
+        "rnnfast.torch.accelerate: a (Forwarding) is left as it is, for Forwarding has a forward "
+        "of its own.",
+        "rnnfast.torch.accelerate: c (GRU) is left as it is, for it has a forward of its own.",
+    ]
+    assert [type(m) for m in model.values()] == [Forwarding, ours.LSTM, nn.GRU]
+    ours.restore(model)
+    assert type(model["b"]) is nn.LSTM
+
+
+def test_a_subclass_without_a_forward_is_accelerated() -> None:
+    layer = Named(3, 4)
+    x = torch.randn(5, 2, 3)
+    expected = layer(x)[0]
+    ours.accelerate(layer)
+    assert isinstance(layer, Named)
+    assert type(layer).__name__ == "Named"
+    for same in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert same.note == "kept"
+        with pairs.taken("fused"):
+            torch.testing.assert_close(same(x)[0], expected)
+    assert type(ours.restore(layer)) is Named
+
+
+@pytest.mark.parametrize("first", ["accelerate", "parametrize"])
+def test_parametrized_layers_are_swapped(first: str) -> None:
+    class Double(nn.Module):
+        def forward(self, w: Any) -> Any:
+            return 2 * w
+
+    layer, stock = nn.GRU(3, 4), nn.GRU(3, 4)
+    stock.load_state_dict(layer.state_dict())
+    parametrize.register_parametrization(stock, "weight_hh_l0", Double())
+    if first == "accelerate":
+        ours.accelerate(layer)
+    parametrize.register_parametrization(layer, "weight_hh_l0", Double())
+    ours.accelerate(layer)
+    x = torch.randn(5, 2, 3)
+    with pairs.taken("fused"):
+        y = layer(x)[0]
+    torch.testing.assert_close(y, stock(x)[0])
+    ours.restore(layer)
+    with pairs.taken("fused", 0):
+        torch.testing.assert_close(layer(x)[0], y)
+    ours.accelerate(layer)
+    parametrize.remove_parametrizations(layer, "weight_hh_l0")
+    assert type(layer) is ours.GRU
+
+
+# Cells -------------------------------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(I,), (3, I), (0, I)], ids=str)
+@pytest.mark.parametrize("given", [True, False])
+def test_cells(kind: str, bias: bool, shape: tuple[int, ...], given: bool) -> None:
+    mine, theirs = pairs.pair(kind, I, H, bias, suffix="Cell", dtype=D64)
+    assert repr(mine) == repr(theirs)
+    n = 0 if not given else 2 if kind == "lstm" else 1
+    inputs = [pairs.draw(s, k) for k, s in enumerate([shape, *[(*shape[:-1], H)] * n])]
+
+    def call(m: Any, x: Any, *s: Any) -> Any:
+        return m(x, None if not s else s if kind == "lstm" else s[0])
+
+    with pairs.taken("fused"):
+        result = pairs.results(mine, inputs, call)
+    pairs.close(result, pairs.results(theirs, inputs, call))
+    with torch.no_grad(), pairs.taken("fused"):
+        call(mine, *inputs)
+
+
+@kinds
+def test_cells_refuse_in_pytorch_s_words(kind: str) -> None:
+    mine, theirs = pairs.pair(kind, I, H, suffix="Cell")
+    state = torch.zeros(2, H)
+    for args in (
+        (torch.zeros(2, 3, I),),
+        (torch.zeros(2, I + 1),),
+        (torch.zeros(2, I), (state[:1], state[:1]) if kind == "lstm" else state[:1]),
+    ):
+        texts = []
+        for module in (mine, theirs):
+            with pytest.raises((RuntimeError, ValueError)) as caught:
+                module(*args)
+            texts.append(str(caught.value))
+        assert texts[0] == texts[1]
+
+
+# What PyTorch does to a module -------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("how", ["deepcopy", "pickle", "state_dict", "share_memory", "module"])
+def test_copies(kind: str, how: str) -> None:
+    mine, _ = pairs.pair(kind, I, H, 2, dtype=D64)
+    x = torch.randn(4, 3, I, dtype=D64)
+    expected = mine(x)[0]
+    if how == "deepcopy":
+        other = copy.deepcopy(mine)
+    elif how == "pickle":
+        other = pickle.loads(pickle.dumps(mine))
+    elif how == "share_memory":
+        other = copy.deepcopy(mine).share_memory()
+    else:
+        file = io.BytesIO()
+        torch.save(mine if how == "module" else mine.state_dict(), file)
+        file.seek(0)
+        if how == "module":
+            other = torch.load(file, weights_only=False)
+        else:
+            other, _ = pairs.pair(kind, I, H, 2, dtype=D64)
+            nn.init.zeros_(other.weight_hh_l0)
+            other.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    with pairs.taken("fused"):
+        assert torch.equal(other(x)[0], expected)
+    with torch.no_grad():
+        other.weight_hh_l0.zero_()
+    assert torch.equal(mine(x)[0], expected)
+    assert not torch.equal(other(x)[0], expected)
+
+
+@kinds
+@pytest.mark.parametrize("how", ["parametrization", "weight_norm", "old weight_norm"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weights_made_of_other_parameters(kind: str, how: str) -> None:
+    mine, theirs = pairs.pair(kind, I, H, dtype=D64)
+    for module in (mine, theirs):
+        if how == "parametrization":
+            parametrizations.orthogonal(module, "weight_hh_l0", use_trivialization=False)
+        elif how == "weight_norm":
+            parametrizations.weight_norm(module, "weight_hh_l0")
+        else:
+            nn.utils.weight_norm(module, "weight_hh_l0")
+    theirs.load_state_dict(mine.state_dict())
+    x = pairs.draw((6, 3, I), 0)
+    for _ in range(2):
+        with pairs.taken("fused"):
+            result = pairs.results(mine, [x], lambda m, x: m(x))
+        expected = pairs.results(theirs, [x], lambda m, x: m(x))
+        pairs.close(result, expected)
+        with torch.no_grad():
+            for module in (mine, theirs):
+                for p in module.parameters():
+                    p.mul_(1.5)
+
+
+@kinds
+def test_functional_call_takes_the_weights_given(kind: str) -> None:
+    mine, theirs = pairs.pair(kind, I, H, dtype=D64)
+    other = {name: pairs.draw(p.shape, 7) for name, p in mine.named_parameters()}
+    x = pairs.draw((6, 3, I), 0)
+    found = []
+    for module, n in ((mine, 1), (theirs, 0)):
+        with pairs.taken("fused", n):
+            y = torch.func.functional_call(module, other, (x,))[0]
+        found.append([y, *torch.autograd.grad(y.sum(), list(other.values()))])
+    assert_same(*found)
+
+
+@kinds
+def test_func_grad(kind: str) -> None:
+    mine, theirs = pairs.pair(kind, I, H, dtype=D64)
+    x = pairs.draw((6, 3, I), 0, grad=False)
+
+    def loss(module: Any) -> Any:
+        def of(weights: Any, x: Any) -> Any:
+            return torch.func.functional_call(module, weights, (x,))[0].square().sum()
+
+        return of
+
+    weights = {k: v.detach() for k, v in mine.named_parameters()}
+    with pairs.taken("stock"):
+        mine_g = torch.func.grad(loss(mine))(weights, x)
+    assert ours.last_reason() == "a functorch transform"
+    theirs_g = torch.func.grad(loss(theirs))(weights, x)
+    assert_same(list(mine_g.values()), list(theirs_g.values()))
+
+
+@kinds
+def test_hooks(kind: str) -> None:
+    mine, _ = pairs.pair(kind, I, H)
+    seen = []
+    mine.register_forward_pre_hook(lambda m, args: (2 * args[0],))
+    mine.register_forward_hook(lambda m, args, out: seen.append("forward"))
+    mine.register_full_backward_hook(lambda m, gi, go: seen.append("backward"))
+    mine.weight_hh_l0.register_hook(lambda g: 0 * g)
+    x = torch.randn(4, 3, I, requires_grad=True)
+    with pairs.taken("fused"):
+        mine(x)[0].sum().backward()
+    assert seen == ["forward", "backward"]
+    assert not mine.weight_hh_l0.grad.any()
+
+
+@kinds
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing(kind: str, reentrant: bool) -> None:
+    mine, _ = pairs.pair(kind, I, H, 3, dropout=0.4, dtype=D64)
+    x = pairs.draw((6, 3, I), 0)
+    found = []
+    for kept in (True, False):
+        torch.manual_seed(5)
+        with pairs.taken("fused", 1 if kept else 2):
+            y = mine(x)[0] if kept else checkpoint(lambda x: mine(x)[0], x, use_reentrant=reentrant)
+            if not kept:
+                gc.collect()
+                assert not len(_tapes._tokens)
+            gradients = torch.autograd.grad(y.sum(), [x, *mine.parameters()]) if kept else None
+            if gradients is None:
+                mine.zero_grad()
+                x.grad = None
+                y.sum().backward()
+                gradients = [x.grad, *(p.grad for p in mine.parameters())]
+        found.append([y.detach(), *gradients])
+        del y
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+@kinds
+def test_tensors_saved_elsewhere(kind: str) -> None:
+    mine, _ = pairs.pair(kind, I, H, 3, dropout=0.4, dtype=D64)
+    x = pairs.draw((6, 3, I), 0)
+    found = []
+    for hooks in (False, True):
+        torch.manual_seed(5)
+        pack = (lambda t: t.clone()) if hooks else (lambda t: t)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            y = mine(x)[0]
+        if hooks:
+            assert not len(_tapes._tokens)
+        found.append([y.detach(), *torch.autograd.grad(y.sum(), [x, *mine.parameters()])])
+        del y
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+@kinds
+def test_the_tape_goes_with_the_graph_s_buffers(kind: str) -> None:
+    mine, _ = pairs.pair(kind, I, H, 2)
+    y, last = mine(torch.randn(4, 3, I))
+    assert len(_tapes._tokens) == 1
+    token = weakref.ref(next(iter(_tapes._tokens.values())))
+    loss = y.sum()
+    loss.backward(retain_graph=True)
+    first = [p.grad.clone() for p in mine.parameters()]
+    assert token() is not None
+    mine.zero_grad()
+    loss.backward()
+    for p, g in zip(mine.parameters(), first, strict=True):
+        assert torch.equal(p.grad, g)
+    # The loss and y are still here; their buffers are not.
+    assert token() is None
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+    assert last is not None
+
+
+@kinds
+def test_inference_mode(kind: str) -> None:
+    mine, _ = pairs.pair(kind, I, H)
+    with torch.inference_mode():
+        x = torch.randn(4, 3, I)
+        y = mine(x)[0]
+    assert y.is_inference()
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        mine(x)
+
+
+@kinds
+def test_anomaly_mode_names_the_call(kind: str) -> None:
+    mine, _ = pairs.pair(kind, I, H)
+    with torch.autograd.set_detect_anomaly(True, check_nan=True), pairs.taken("fused"):
+        y = mine(torch.full((2, 1, I), 1.0))[0]
+        y.register_hook(lambda g: g * float("nan"))
+        with (
+            pytest.warns(UserWarning, match="Error detected in ScanBackward"),
+            pytest.raises(RuntimeError, match="'ScanBackward' returned nan"),
+        ):
+            y.sum().backward()
+
+
+# In place ----------------------------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("dtype", [torch.float32, D64])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("what", ["y", "state", "weight", "x"])
+def test_changes_in_place_before_backward(
+    kind: str, dtype: Any, bidirectional: bool, batch_first: bool, what: str
+) -> None:
+    options = {"bidirectional": bidirectional, "batch_first": batch_first, "dtype": dtype}
+    mine, theirs = pairs.pair(kind, I, H, **options)
+    outcomes, gradients = [], []
+    for module in (mine, theirs):
+        leaf = pairs.draw((6, 3, I), 0, dtype)
+        x = leaf * 1
+        y, last = module(x)
+        loss = (y * y).sum() if what == "state" else y.sum()
+        with torch.no_grad():
+            changed = {"y": y, "state": pairs.tensors_in(last)[0], "x": x}
+            changed.get(what, module.weight_hh_l0).mul_(2)
+        try:
+            gradients.append(torch.autograd.grad(loss, [leaf, *module.parameters()]))
+            outcomes.append("allowed")
+        except RuntimeError as error:
+            text = str(error)
+            assert "modified by an inplace operation" in text
+            outcomes.append("raises")
+    if what == "x" and batch_first:
+        # Stock has a copy of x there; ours has none.
+        assert outcomes == ["raises", "allowed"]
+        return
+    assert outcomes[0] == outcomes[1]
+    if outcomes[0] == "allowed" and dtype is D64:
+        assert_same(*gradients)
+
+
+@kinds
+def test_y_may_be_changed_as_part_of_the_graph(kind: str) -> None:
+    found = []
+    for module in pairs.pair(kind, I, H, bidirectional=True, dtype=D64):
+        x = pairs.draw((6, 3, I), 0)
+        y, last = module(x)
+        y.mul_(3)
+        pairs.tensors_in(last)[0].add_(1)
+        loss = sum(t.square().sum() for t in (y, *pairs.tensors_in(last)))
+        found.append(torch.autograd.grad(loss, [x, *module.parameters()]))
+    assert_same(*found)
+
+
+def test_a_change_that_no_version_counts_is_refused() -> None:
+    layer = ours.GRU(I, H)
+    y = layer(torch.randn(4, 2, I))[0]
+    layer.weight_hh_l0.data.mul_(2)
+    with pytest.raises(RuntimeError, match="R has changed since the forward pass"):
+        y.sum().backward()
+
+
+# Second derivatives ------------------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize(("L", "p", "packed"), [(1, 0.0, False), (2, 0.5, False), (2, 0.0, True)])
+def test_gradcheck_and_gradgradcheck(kind: str, L: int, p: float, packed: bool) -> None:
+    mine, _ = pairs.pair(kind, 2, 3, L, dropout=p, bidirectional=True, dtype=D64)
+    names = [name for name, _ in mine.named_parameters()]
+    state = [pairs.draw((2 * L, 2, 3), k) for k in range(2 if kind == "lstm" else 1)]
+
+    def f(x: Any, *rest: Any) -> Any:
+        torch.manual_seed(5)
+        s, weights = rest[: len(state)], dict(zip(names, rest[len(state) :], strict=True))
+        if packed:
+            x = nn.utils.rnn.pack_padded_sequence(x, [2, 3], enforce_sorted=False)
+        args = (x, s if kind == "lstm" else s[0])
+        return tuple(pairs.tensors_in(torch.func.functional_call(mine, weights, args)))
+
+    inputs = [pairs.draw((3, 2, 2), 9), *state]
+    inputs += [p.detach().clone().requires_grad_() for p in mine.parameters()]
+    before = ours.dispatch_counts()
+    assert torch.autograd.gradcheck(f, inputs, fast_mode=True)
+    assert ours.dispatch_counts()["stock"] == before["stock"]
+    assert torch.autograd.gradgradcheck(f, inputs, fast_mode=True)
+    assert ours.last_reason() == "second derivatives (create_graph=True)"
+
+
+@kinds
+@pytest.mark.parametrize("dtype", [torch.float32, D64])
+def test_a_gradient_penalty(kind: str, dtype: Any) -> None:
+    found = []
+    for module in pairs.pair(kind, I, H, 2, dtype=dtype):
+        x = pairs.draw((6, 3, I), 0, dtype)
+        (dx,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(dx.square().sum(), [x, *module.parameters()]))
+    if dtype is D64:
+        assert_same(*found)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+    assert all(a.any() for a in found[0][-4:-2])
+
+
+def test_every_cell_is_counted_once() -> None:
+    cells = [ours.RNNCell(I, H), ours.LSTMCell(I, H), ours.GRUCell(I, H)]
+    with pairs.taken("fused", len(cells)):
+        for cell, x in zip(cells, itertools.repeat(torch.randn(2, I)), strict=False):
+            cell(x)
