@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import CELLS, CellSpec, IndexedRows, last_kernel, ops
+from .._scan_options import ScanOptions
 from ..reference import engine
 from ..training import Linear
 from .yardstick import excess
@@ -49,8 +50,8 @@ def _findings(isa: str) -> Iterator[Finding]:
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         for shape in SHAPES:
             for spec in CELLS.values():
-                for reverse, indices in ((False, False), (True, False), (False, True)):
-                    call = _Cell(spec, shape, dtype, reverse, indices)
+                for kind in ("plain", "reverse", "indices", "options"):
+                    call = _Cell(spec, shape, dtype, kind)
                     yield from _judge(call, spec.name, shape, dtype, isa)
             yield from _judge(_Linear(shape, dtype), "linear", shape, dtype, isa)
 
@@ -88,11 +89,11 @@ class _Cell:
         spec: CellSpec,
         shape: tuple[int, int, int, int],
         dtype: np.dtype,
-        reverse: bool,
-        indices: bool,
+        kind: str,
     ) -> None:
         self.spec, self.shape, self.dtype = spec, shape, dtype
-        self.reverse, self.indices = reverse, indices
+        self.reverse, self.indices = kind == "reverse", kind == "indices"
+        self.options = kind == "options"
         self.terms = shape[2] + shape[3]
 
     def draw(self, rng: np.random.Generator) -> None:
@@ -110,11 +111,17 @@ class _Cell:
         self.row = (uniform(rows, I), uniform(rows, H), uniform(rows), uniform(rows))
         self.states = [normal(B, H) for _ in self.spec.states]
         self.dy, self.dstates = normal(T, B, H), [normal(B, H) for _ in self.spec.states]
+        # What moves rows, and what the cell's epilogue must know.
+        self.steps = {"lengths": rng.integers(T // 2, T + 1, B), "reset": rng.random((T, B)) < 0.1}
+        self.chance, self.seed = 0.25, int(rng.integers(2**32))
 
     def kernel(self, isa: str) -> tuple[Results, Results]:
         """Run the compiled kernels by their public functions."""
         short = f"f{8 * self.dtype.itemsize}.{isa}"
         options = {**self.spec.options, "reverse": self.reverse, "device": "cpu"}
+        if self.options:
+            options |= {**self.steps, "seed": self.seed}
+            options |= {"recurrent_dropout": self.chance, "zoneout": self.chance}
         y, state, tape = self._function("forward")(self.x, *self.row, *self.states, **options)
         _expect(f"{self.spec.name}.forward.{short}")
         states = state if isinstance(state, tuple) else (state,)
@@ -136,8 +143,18 @@ class _Cell:
             tuple(cast(array)[None] for array in arrays) for arrays in (self.states, self.dstates)
         )
         x, dy = cast(self.x)[back], cast(self.dy)[back]
-        y, last, tape = engine.forward(self.spec.name, x, (row,), states, None, True, None)
-        dx, ((dW, dR, dbW, dbR),), dstate0 = engine.backward(tape, dy, dstates, True, None)
+        options = None
+        if self.options:
+            options = ScanOptions(
+                **self.steps,
+                recurrent_dropout=self.chance,
+                zoneout=(self.chance,) * self.spec.S,
+                training=True,
+                seed=self.seed,
+            )
+        given = (self.spec.name, x, (row,), states, None, True, None, options)
+        y, last, tape = engine.forward(*given)
+        dx, ((dW, dR, dbW, dbR),), dstate0, _ = engine.backward(tape, dy, dstates, True, None)
         if self.indices:
             dW = IndexedRows(*dW, self.row[0].shape).dense()
         gradients = {"dW": dW, "dR": dR, "dbW": dbW, "dbR": dbR}
