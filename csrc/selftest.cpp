@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "selftest/duals.h"
-#include "selftest/kernels.h"
+#include "selftest/options.h"
 #include "team/team.h"
 
 namespace rnnfast {
@@ -25,6 +25,8 @@ int check_this_isa() {
   Report report;
   check_kernels<float>(report);
   check_kernels<double>(report);
+  check_all_options<float>(report);
+  check_all_options<double>(report);
   return finish((chosen_isa() + " kernels, team " + team_backend()).c_str(), report);
 }
 

@@ -87,8 +87,7 @@ def law_runs(p: OptionProblem, rng: np.random.Generator) -> None:
 
 def law_rows(p: OptionProblem, rng: np.random.Generator) -> None:
     """A row alone, or among others, equals the row in the batch."""
-    # The cuts of `tbptt` behind a row's end, up to the longest row's, cut the gradient of its h_n.
-    if p.B == 0 or (p.options.tbptt and p.options.cu_seqlens is not None):
+    if p.B == 0:
         return
     whole = run(core, p, 1)
     for count in {1, int(rng.integers(1, p.B + 1))}:
@@ -100,7 +99,7 @@ def law_rows(p: OptionProblem, rng: np.random.Generator) -> None:
 def law_lengths(p: OptionProblem, rng: np.random.Generator) -> None:
     """A row with a length equals the row cut there."""
     o = p.options
-    if o.lengths is None or o.tbptt:  # as in law_rows
+    if o.lengths is None:
         return
     for b in range(p.B):
         n = int(o.lengths[b])

@@ -1,0 +1,298 @@
+"""Random bad input: only errors of rnnfast with words, never a crash, and nothing left behind.
+
+Public calls either run or raise an error of `rnnfast.errors` that names who speaks. The compiled
+module either runs or returns None. After each, a good call gives the bits that it gave before.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import require
+from option_problems import build, run
+from problems import CELL_NAMES, make
+
+import rnnfast
+from rnnfast import errors
+
+pytest.importorskip("hypothesis", reason="the test extra brings it")
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+core = require("core")
+
+OURS = tuple(getattr(errors, n) for n in errors.__all__ if n.endswith("Error"))
+T, B, I, H = 3, 2, 4, 5
+
+common = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+quick = settings(common, max_examples=300)
+many = settings(common, max_examples=5000)
+
+
+class Odd:
+    """An object that is no number, and says so loudly."""
+
+    def __repr__(self) -> str:
+        return "Odd()"
+
+    def __bool__(self) -> bool:
+        raise ValueError("Odd has no truth")
+
+    def __eq__(self, other: object) -> Any:
+        return NotImplemented
+
+    __hash__ = object.__hash__
+
+
+DTYPES = ("f4", "f8", "f2", "i1", "i4", "i8", "u1", "u4", "u8", "?", "c8", ">f4", ">i8", "O", "U3")
+DTYPES += ("M8[s]", "S2", [("a", "f4")])
+
+
+@st.composite
+def arrays(draw: Any) -> np.ndarray:
+    """Any dtype, any small shape, any layout, and values at the ends of what there is."""
+    # Mostly the sizes that a good call has, so that more than the first check is met.
+    size = st.sampled_from([T, B, I, H, T * B, B + 1, 0, 1, 6, 4 * H])
+    shape = tuple(draw(st.lists(size, max_size=5)))
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    wide = tuple(2 * n for n in shape)
+    rng = np.random.default_rng(draw(st.integers(0, 9)))
+    kind = draw(st.sampled_from(["zero", "small", "huge", "negative", "nan"]))
+    values = rng.integers(0, 3, wide)
+    if kind == "zero" or dtype.kind in "OUMSV":
+        array = np.zeros(wide, dtype)
+    elif kind == "small":
+        array = values.astype(dtype)
+    else:
+        array = np.zeros(wide, dtype)
+        ends = {
+            "f": {"huge": np.inf, "negative": -3.0, "nan": np.nan},
+            "c": {"huge": np.inf, "negative": -3.0, "nan": np.nan},
+            "b": {"huge": True, "negative": True, "nan": False},
+        }
+        whole = np.iinfo(dtype) if dtype.kind in "iu" else None
+        of_kind = ends.get(dtype.kind) or {
+            "huge": whole.max,
+            "negative": whole.min,
+            "nan": 7,
+        }
+        array[...] = of_kind[kind]
+    halves = tuple(slice(0, n) for n in shape)
+    layout = draw(st.sampled_from(["c", "c", "strided", "fortran", "backwards", "view", "locked"]))
+    if layout == "strided":
+        return array[tuple(slice(None, None, 2) for _ in shape)]
+    array = array[halves] if layout == "view" else np.ascontiguousarray(array[halves])
+    if layout == "fortran":
+        return np.asfortranarray(array)
+    if layout == "backwards":
+        return array[tuple(slice(None, None, -1) for _ in shape)]
+    if layout == "locked":
+        array.flags.writeable = False
+    return array
+
+
+SCALARS = [None, True, False, 0, 1, -1, 2, 3, 7, 1000, 2**31, 2**32, 2**63, 2**64, -(2**63), 0.0]
+SCALARS += [0.5, 1.0, -0.5, 1.5, 1e-300, 1e300, float("nan"), float("inf"), -float("inf"), 1j]
+SCALARS += ["", "zero", "hold", "learned", "step", "cpu", b"", (), [], {}, (None,), (None, None)]
+SCALARS += [(0.5, 0.5), (0.5, "x"), [1, 2], [0.5, 0.5], Odd(), Odd, np.float32(0.25), np.int8(-1)]
+SCALARS += [np.float64("nan"), np.bool_(True), np.str_("zero"), range(2), {"h": 0}, ...]
+junk = st.one_of(
+    st.sampled_from(SCALARS), arrays(), st.tuples(arrays()), st.tuples(arrays(), arrays())
+)
+
+CALL = ["lengths", "mask", "cu_seqlens", "reset", "reset_state", "pad_output"]
+MASKS = ["recurrent_dropout", "recurrent_dropout_mode", "zoneout", "weight_drop"]
+BOUNDS = ["cell_clip", "clip_state_gradient"]
+KEY = ["seed", "t0", "row_ids"]
+CUTS = ["burn_in", "tbptt"]
+
+
+def good(name: str) -> Any:
+    """What is right for an option, so that the junk of another is reached."""
+    return {
+        "lengths": np.array([2, 3]),
+        "mask": np.ones((T, B), bool),
+        "reset": np.ones((T, B), bool),
+        "pad_output": "hold",
+        "recurrent_dropout": 0.5,
+        "recurrent_dropout_mode": "step",
+        "zoneout": 0.25,
+        "weight_drop": 0.5,
+        "clip_state_gradient": 1.0,
+        "seed": 3,
+        "t0": 5,
+        "row_ids": np.array([3, 9], np.uint32),
+        "burn_in": 1,
+        "tbptt": 2,
+    }.get(name)
+
+
+def options_of(names: list[str]) -> Any:
+    """Some options, of which each is good or junk."""
+    return st.lists(st.sampled_from(names), max_size=4, unique=True).flatmap(
+        lambda some: st.fixed_dictionaries(
+            {name: st.one_of(st.just(good(name)), junk) for name in some}
+        )
+    )
+
+
+def run_or_refuse(call: Any, *args: Any, **kw: Any) -> Any:
+    """The result of a call, or None where it refuses in words."""
+    words = ""
+    try:
+        return call(*args, **kw)
+    except OURS as error:
+        words = str(error)
+    assert re.match(r"rnnfast\.", words), words
+    assert words.endswith((".", "`")), words
+    return None
+
+
+problem = {cell: make(cell, T, B, I, H).astype(np.float32) for cell in CELL_NAMES}
+expected = {cell: p.run(device="cpu") for cell, p in problem.items()}
+
+
+def unharmed(cell: str) -> None:
+    """A good call, with all that the one before it may have left behind."""
+    now = problem[cell].run(device="cpu")
+    for name, value in expected[cell].items():
+        assert value is None or value.tobytes() == now[name].tobytes(), name
+
+
+def fuzz_functions(data: Any) -> None:
+    cell = data.draw(st.sampled_from(CELL_NAMES))
+    p = problem[cell]
+    args = [p.x, *p.row, *p.state]
+    # One argument of three may be junk; the options more often are.
+    for place in data.draw(st.lists(st.integers(0, len(args) - 1), max_size=2, unique=True)):
+        if data.draw(st.booleans()):
+            args[place] = data.draw(junk)
+    names = [*CALL, *MASKS, *BOUNDS, *KEY, *CUTS, "training", "threads", "out", "reverse"]
+    options = data.draw(options_of(names))
+    given = {**p.spec.options, "device": data.draw(st.sampled_from(["cpu", "numpy"])), **options}
+    result = run_or_refuse(p.function("_forward"), *args, **given)
+    if result is not None:
+        y, _, tape = result
+        assert y.dtype in (np.float32, np.float64)
+        dy = data.draw(st.one_of(st.none(), st.just(np.ones_like(y)), junk))
+        names = ["dh_n", "dc_n"] if len(p.spec.states) > 1 else ["dh_n"]
+        gradients = [data.draw(st.one_of(st.none(), junk)) for _ in names]
+        run_or_refuse(p.function("_backward"), tape, dy, *gradients)
+    unharmed(cell)
+
+
+def fuzz_layers(data: Any) -> None:
+    name = data.draw(st.sampled_from(["RNN", "LSTM", "GRU"]))
+    made = data.draw(
+        options_of([*MASKS, *BOUNDS, "dropout", "residual", "initial_state", "num_layers"])
+    )
+    if not isinstance(made.get("num_layers", 1), int) or made.get("num_layers", 1) > 3:
+        made.pop("num_layers")  # a million layers are not refused, but made
+    kind = {"bidirectional": data.draw(st.booleans()), "batch_first": data.draw(st.booleans())}
+    layer = run_or_refuse(getattr(rnnfast, name), I, H, **kind, **made)
+    if layer is None:
+        return
+    x = problem["gru"].x
+    x = data.draw(st.one_of(st.just(x), st.just(x), junk))
+    state = data.draw(st.one_of(st.none(), junk))
+    run_or_refuse(layer, x, state, **data.draw(options_of([*CALL, "reset_to", "return_states"])))
+    options = data.draw(options_of([*CALL, *KEY, *CUTS, "reset_to"]))
+    options["training"] = data.draw(st.booleans())
+    result = run_or_refuse(layer.forward, x, state, **options)
+    if result is not None:
+        y, _, tape = result
+        dy = data.draw(st.one_of(st.none(), st.just(np.ones_like(y)), junk))
+        dstate = data.draw(st.one_of(st.none(), junk))
+        dstates = data.draw(st.one_of(st.none(), junk, st.builds(rnnfast.States, junk, junk, junk)))
+        run_or_refuse(layer.backward, tape, dy, dstate, dstates=dstates)
+    unharmed("gru")
+
+
+option_problems = {
+    (cell, features): build(features.split(), 3, cell, np.float32, T=T, B=B, I=I, H=H)
+    for cell in CELL_NAMES
+    for features in ("", "lengths mask reset reset_state", "flat zoneout training", "indices rows")
+}
+option_results = {key: run(core, p) for key, p in option_problems.items()}
+
+
+def fuzz_core(data: Any) -> None:
+    """Below the checks in words: arguments that are not as contracted give None."""
+    key = data.draw(st.sampled_from(sorted(option_problems)))
+    p = option_problems[key]
+    fields = data.draw(st.dictionaries(st.sampled_from(p.options._fields), junk, max_size=2))
+    args = [p.spec.name, p.x, p.params, p.state, None, True, 1, p.options._replace(**fields)]
+    places = data.draw(st.lists(st.integers(0, 7), max_size=2, unique=True))
+    for place in places:
+        # A row of parameters with one of them wrong, or anything.
+        if place == 2 and data.draw(st.booleans()):
+            row = list(p.params[0])
+            row[data.draw(st.integers(0, 3))] = data.draw(junk)
+            args[2] = (tuple(row),)
+        elif place not in (5, 6):
+            args[place] = data.draw(junk)
+    words, result = None, None
+    try:
+        result = core.forward(*args)
+    except IndexError as error:
+        words = str(error)
+    assert words is None or "outside [0, I)" in words
+    if result is not None and result[2] is not None:
+        tape = result[2]
+        back = [p.dy, p.dstate, True, 1, p.dstates, p.dgates]
+        for place in data.draw(st.lists(st.sampled_from([0, 1, 4, 5]), max_size=2)):
+            back[place] = data.draw(junk)
+        core.backward(tape, *back)
+        tape.states()
+        tape.gates()
+    other = run(core, p)
+    for name, value in option_results[key].items():
+        assert value is None or value.tobytes() == other[name].tobytes(), name
+
+
+@given(st.data())
+@quick
+def test_functions(data):
+    fuzz_functions(data)
+
+
+@given(st.data())
+@quick
+def test_layers(data):
+    fuzz_layers(data)
+
+
+@given(st.data())
+@quick
+def test_compiled_module(data):
+    fuzz_core(data)
+
+
+@pytest.mark.slow
+@given(st.data())
+@many
+def test_functions_at_length(data):
+    fuzz_functions(data)
+
+
+@pytest.mark.slow
+@given(st.data())
+@many
+def test_layers_at_length(data):
+    fuzz_layers(data)
+
+
+@pytest.mark.slow
+@given(st.data())
+@many
+def test_compiled_module_at_length(data):
+    fuzz_core(data)
