@@ -149,7 +149,8 @@ def _host(who: str, name: str, value: Any) -> Any:
             raise DTypeError(
                 f"{who}: {name} is a meta tensor, expected values: they decide what is computed."
             )
-        return value.detach().cpu().numpy()
+        # As it is where it can be: within a functorch transform any operator would wrap it.
+        return value.numpy() if value.is_cpu else value.cpu().numpy()
     return np.asarray(value)
 
 
