@@ -149,8 +149,9 @@ def _host(who: str, name: str, value: Any) -> Any:
             raise DTypeError(
                 f"{who}: {name} is a meta tensor, expected values: they decide what is computed."
             )
-        # As it is where it can be: within a functorch transform any operator would wrap it.
-        return value.numpy() if value.is_cpu else value.cpu().numpy()
+        # Within a functorch transform every operator would give back a wrapper without memory.
+        with torch._C._DisableFuncTorch():
+            return value.detach().cpu().numpy()
     return np.asarray(value)
 
 
