@@ -420,12 +420,14 @@ class Recurrent:
             As in a plain call.
         """
         stack, parameters = self._stack, self.parameters
+        if type(training) is not bool:
+            training = _values.switch(f"{stack.who}.forward", "training", training)
         if not options and not (training and stack.random):
             return stack.forward(parameters.rows, parameters.initial, x, state, True)
         _call.check_names(f"{stack.who}.forward", options, LayerForwardOptions)
         given = {**options, "seed": seed, "t0": t0, "row_ids": row_ids}
         return stack.forward_with(
-            given, parameters.rows, parameters.initial, x, state, True, bool(training)
+            given, parameters.rows, parameters.initial, x, state, True, training
         )
 
     def backward(

@@ -479,6 +479,10 @@ def test_switches_in_words() -> None:
     refused(DTypeError, text, layer, "GRU", residual=1)
     text = "rnnfast.lstm: training is of type int, expected bool."
     refused(DTypeError, text, run_lstm, zeros(T, B, I), "numpy", training=1)
+    for wrong, kind in ((1, "int"), (np.zeros(3), "ndarray"), ("no", "str")):
+        text = f"rnnfast.GRU.forward: training is of type {kind}, expected bool."
+        with pytest.raises(DTypeError, match=f"^{re.escape(text)}$"):
+            rnnfast.GRU(3, 4, seed=0).forward(np.zeros((2, 1, 3), np.float32), training=wrong)
     text = "rnnfast.GRU: return_states is of type int, expected bool."
     refused(DTypeError, text, layer("GRU"), zeros(T, B, I), return_states=1)
 
