@@ -1,0 +1,158 @@
+"""`rnnfast.torch` in several processes: DDP, forked children, loaders, and the order of imports."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import require
+
+torch = require("torch")
+require("core")
+
+import rnnfast.torch as ours  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(*arguments: str, **variables: str) -> str:
+    """Run Python and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "order", ["import torch, rnnfast.torch", "import rnnfast.torch, torch", "import rnnfast, torch"]
+)
+def test_either_may_be_imported_first(order: str) -> None:
+    text = python(
+        "-c",
+        f"{order}\nimport rnnfast.torch as r\nl = r.LSTM(3, 64); x = torch.randn(50, 32, 3)\n"
+        "l(x)[0].sum().backward(); torch.nn.LSTM(3, 64)(x); print(r.dispatch_counts())",
+    )
+    assert text.strip() == "{'fused': 1, 'composed': 0, 'stock': 0}"
+
+
+def test_rnnfast_alone_does_not_import_pytorch() -> None:
+    assert python("-c", "import sys, rnnfast; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_a_forked_child() -> None:
+    code = """
+import os, torch, rnnfast.torch as r
+torch.manual_seed(0)
+layer, x = r.GRU(8, 128), torch.randn(40, 64, 8)
+def run():
+    layer.zero_grad()
+    y = layer(x)[0]
+    y.sum().backward()
+    return [y.detach(), *(p.grad.clone() for p in layer.parameters())]
+first = run()
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)  # PyTorch's own operators need it in a fork
+    same = all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
+    os._exit(0 if same else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert python("-c", code, OMP_NUM_THREADS="2").strip() == "0"
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows made by a layer inside the worker."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.layer = ours.LSTM(3, 4)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, k: int) -> Any:
+        with torch.no_grad():
+            return self.layer(torch.full((5, 3), float(k)))[0]
+
+
+def test_loader_workers() -> None:
+    rows = Rows()
+    expected = torch.stack([rows[k] for k in range(4)])
+    loader = torch.utils.data.DataLoader(
+        rows, batch_size=4, num_workers=2, multiprocessing_context="fork"
+    )
+    assert torch.equal(next(iter(loader)), expected)
+
+
+GRADIENTS = """
+import sys, torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+import rnnfast.torch as r
+
+rank, size, port, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+distributed.init_process_group(
+    "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+)
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = r.LSTM(3, 8, 2, bidirectional=True, dtype=torch.float64)
+x = torch.randn(7, 6, 3, dtype=torch.float64)
+parallel = DistributedDataParallel(model)
+y, _ = parallel(x[:, rank::size])
+y.square().mean().backward()
+assert r.dispatch_counts() == {"fused": 1, "composed": 0, "stock": 0}
+if rank == 0:
+    torch.save({name: p.grad for name, p in model.named_parameters()}, path)
+distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_reach_the_gradients_of_one(tmp_path: Path) -> None:
+    found = []
+    for size in (1, 2):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        path = tmp_path / f"{size}.pt"
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", GRADIENTS, str(rank), str(size), str(port), str(path)],
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                text=True,
+            )
+            for rank in range(size)
+        ]
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+        found.append(torch.load(path, weights_only=True))
+    one, two = found
+    assert list(one) == list(two)
+    for name, gradient in one.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(two[name], gradient, rtol=0, atol=1e-13 * scale, msg=name)
+
+
+def test_the_ddp_example_learns() -> None:
+    text = python(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        str(ROOT / "examples" / "torch_ddp.py"),
+        OMP_NUM_THREADS="1",
+    )
+    losses = [float(line.split()[-1]) for line in text.splitlines() if line.startswith("step")]
+    assert losses[-1] < losses[0] / 2
+    assert "{'fused': 41, 'composed': 0, 'stock': 0}" in text
