@@ -72,9 +72,18 @@ class LayerTape:
         States
             ``h, c, gates`` with (D*L, T, B, ...) each, (D*L, B, T, ...) under `batch_first`; made
             at each call, and the caller's own.
+
+        Raises
+        ------
+        TapeError
+            If the y of a layer has changed since.
         """
         leave = self._call.form.leave
-        layers = [tape.states() for tape in self._kept]
+        try:
+            layers = [tape.states() for tape in self._kept]
+        except RuntimeError as error:
+            text = str(error).removeprefix(f"rnnfast.{self.cell}: ")
+            raise TapeError(f"{self._stack.who}.forward: {text}") from error
         sequences = [leave(np.concatenate(parts), 1) for parts in zip(*layers, strict=True)]
         gates = np.concatenate([tape.gates() for tape in self._kept])
         return States(

@@ -117,9 +117,20 @@ class Tape:
         States
             ``h, c, gates`` with (T, B, H), (T, B, G, H); flat (N, ...). Made at each call, and the
             caller's own.
+
+        Raises
+        ------
+        TapeError
+            If y has changed since.
         """
         back = slice(None, None, -1 if self._flipped else None)
-        sequences = [sequence[0][back] for sequence in self._kept.states()]
+        try:
+            kept = self._kept.states()
+        except RuntimeError as error:
+            who = f"rnnfast.{CELLS[self.cell].function}_forward"
+            text = str(error).removeprefix(f"rnnfast.{self.cell}: ")
+            raise TapeError(f"{who}: {text}") from error
+        sequences = [sequence[0][back] for sequence in kept]
         named = dict(zip(CELLS[self.cell].states, sequences, strict=True))
         return States(**named, gates=self._kept.gates()[0][back])
 

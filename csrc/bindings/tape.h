@@ -30,11 +30,14 @@ struct PyTape {
   std::vector<Direction> directions;
 
   // Borrowed until backward: kept alive here, and noted by checksum, since a change in between would give gradients
-  // of a network that never ran.
+  // of a network that never ran. NumPy lets shape, strides and memory change in place too.
   struct Borrowed {
     std::string name;
     py::object array;
-    uint64_t checksum;
+    void* data = nullptr;
+    int nd = 0, type = 0;
+    Py_intptr_t shape[3] = {}, strides[3] = {};
+    uint64_t checksum = 0;
   };
   std::vector<Borrowed> borrowed;
   py::object x, y, params, state;

@@ -48,8 +48,10 @@ def last_kernel() -> str:
     return getattr(_thread, "kernel", "")
 
 
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data) if array.size else 0
+def _seen(array: np.ndarray) -> tuple[Any, ...]:
+    """Return what tells a changed array; NumPy lets even its shape change in place."""
+    checksum = zlib.crc32(np.ascontiguousarray(array).data) if array.size else 0
+    return array.shape, array.dtype, checksum
 
 
 class _Sizes:
@@ -92,7 +94,7 @@ class Tape(_Sizes):
             self._borrowed += [("W" + suffix, row[0]), ("R" + suffix, row[1])]
         if state is not None and state[0] is not None:
             self._borrowed.append(("h0", state[0]))
-        self._checksums = [_checksum(array) for _, array in self._borrowed]
+        self._seen = [_seen(array) for _, array in self._borrowed]
 
     def states(self) -> tuple[np.ndarray, ...]:
         """Return the states that each step left, (D, T, B, H) each, flat (D, N, H)."""
@@ -122,8 +124,8 @@ class Tape(_Sizes):
 
     def verify(self) -> None:
         """Raise RuntimeError naming the first borrowed array that changed since forward."""
-        for (name, array), checksum in zip(self._borrowed, self._checksums, strict=True):
-            if _checksum(array) != checksum:
+        for (name, array), seen in zip(self._borrowed, self._seen, strict=True):
+            if _seen(array) != seen:
                 raise RuntimeError(
                     f"rnnfast.{self.cell}: {name} has changed since the forward pass whose tape "
                     "this is; backward needs it as it was. Change it after backward, or give "
