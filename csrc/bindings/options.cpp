@@ -55,26 +55,6 @@ bool int64_array(py::handle h, Index count, const int64_t*& data) {
   return true;
 }
 
-bool real(py::handle h, double least, double most, double& out) {
-  const double value = PyFloat_AsDouble(h.ptr());
-  if (value == -1.0 && PyErr_Occurred()) {
-    PyErr_Clear();
-    return false;
-  }
-  out = value;
-  return value >= least && value <= most;
-}
-
-bool whole(py::handle h, uint64_t most, uint64_t& out) {
-  if (!PyLong_Check(h.ptr())) return false;
-  out = PyLong_AsUnsignedLongLong(h.ptr());
-  if (PyErr_Occurred()) {
-    PyErr_Clear();
-    return false;
-  }
-  return out <= most;
-}
-
 bool flag(py::handle h, bool& out) {
   out = h.ptr() == Py_True;
   return out || h.ptr() == Py_False;
@@ -111,6 +91,31 @@ bool parse_lengths(py::handle h, const View& x, Dims& d, CallOptions& out) {
 }
 
 }  // namespace
+
+bool parse_real(py::handle h, double least, double most, double& out) {
+  if (PyFloat_Check(h.ptr())) {
+    out = PyFloat_AS_DOUBLE(h.ptr());
+  } else if (PyLong_Check(h.ptr())) {
+    out = PyLong_AsDouble(h.ptr());
+    if (PyErr_Occurred()) {
+      PyErr_Clear();
+      return false;
+    }
+  } else {
+    return false;
+  }
+  return out >= least && out <= most;
+}
+
+bool parse_whole(py::handle h, uint64_t most, uint64_t& out) {
+  if (!PyLong_Check(h.ptr())) return false;
+  out = PyLong_AsUnsignedLongLong(h.ptr());
+  if (PyErr_Occurred()) {
+    PyErr_Clear();
+    return false;
+  }
+  return out <= most;
+}
 
 MaskKey CallOptions::random(Index T, int dir) const {
   const bool back = reversed(dir);
@@ -150,17 +155,17 @@ bool parse_options(py::handle h, const CellInfo& cell, int D, const View& x, boo
     }
   }
   uint64_t burn_in, tbptt, layer, t0;
-  constexpr uint64_t kMost = uint64_t(1) << 62;
-  constexpr double kLargest = 1.7e308;
+  constexpr double kLargest = std::numeric_limits<double>::max();
   if (!flag(field(h, kHold), out.hold) || !flag(field(h, kPerStep), out.per_step) ||
       !flag(field(h, kTraining), out.draws) || !flag(field(h, kReverse), out.reverse) ||
-      !real(field(h, kRecurrentDropout), 0, 1, out.dropout) ||
-      !real(field(h, kWeightDrop), 0, 1, out.weight_drop) ||
-      !real(field(h, kCellClip), 0, kLargest, out.cell_clip) ||
-      !real(field(h, kGradientClip), 0, kLargest, out.gradient_clip) ||
-      !whole(field(h, kBurnIn), kMost, burn_in) || !whole(field(h, kTbptt), kMost, tbptt) ||
-      !whole(field(h, kSeed), ~uint64_t(0), out.seed) || !whole(field(h, kLayer), 0xffff, layer) ||
-      !whole(field(h, kT0), 0xffffffffu, t0))
+      !parse_real(field(h, kRecurrentDropout), 0, 1, out.dropout) ||
+      !parse_real(field(h, kWeightDrop), 0, 1, out.weight_drop) ||
+      !parse_real(field(h, kCellClip), 0, kLargest, out.cell_clip) ||
+      !parse_real(field(h, kGradientClip), 0, kLargest, out.gradient_clip) ||
+      !parse_whole(field(h, kBurnIn), kMostWhole, burn_in) ||
+      !parse_whole(field(h, kTbptt), kMostWhole, tbptt) ||
+      !parse_whole(field(h, kSeed), ~uint64_t(0), out.seed) ||
+      !parse_whole(field(h, kLayer), 0xffff, layer) || !parse_whole(field(h, kT0), 0xffffffffu, t0))
     return false;
   if (out.cell_clip > 0 && cell.P == 0) return false;
   if ((burn_in || tbptt) && (D > 1 || out.reverse)) return false;
@@ -173,7 +178,7 @@ bool parse_options(py::handle h, const CellInfo& cell, int D, const View& x, boo
   if (!zoneout.is_none()) {
     if (!PyTuple_Check(zoneout.ptr()) || PyTuple_GET_SIZE(zoneout.ptr()) != cell.S) return false;
     for (int s = 0; s < cell.S; ++s)
-      if (!real(PyTuple_GET_ITEM(zoneout.ptr(), s), 0, 1, out.zoneout[s])) return false;
+      if (!parse_real(PyTuple_GET_ITEM(zoneout.ptr(), s), 0, 1, out.zoneout[s])) return false;
   }
 
   bool per_step = false;

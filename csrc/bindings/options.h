@@ -1,5 +1,6 @@
 // The options of one call (rnnfast/_scan_options.py), read and checked, and made into what kernels take.
 #pragma once
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -42,6 +43,12 @@ struct CallOptions {
 // The options of a call without any.
 inline const CallOptions kPlainCall;
 
+// A float or an int in a range. Other numbers would have to be asked, which runs Python in the middle of a call, where
+// arrays that were looked at already could change. False where it is neither.
+bool parse_real(py::handle h, double least, double most, double& out);
+bool parse_whole(py::handle h, uint64_t most, uint64_t& out);
+constexpr uint64_t kMostWhole = uint64_t(1) << 62;  // of sizes and counts of steps
+
 // Reads a ScanOptions tuple. x_rows are the axes before the features: (T, B), or (N,) where flat; sets T and B in d.
 // False where anything is not as contracted.
 bool parse_options(py::handle h, const CellInfo& cell, int D, const View& x, bool dense, Dims& d,
@@ -65,7 +72,9 @@ Options<Real> options_of(const CallOptions& o, const CellInfo& cell, Index T, in
   for (int s = 0; s < kMaxStates; ++s) out.zoneout[s] = o.zoneout[s];
   out.zoneout_draws = o.draws;
   out.has_params = cell.P > 0 && o.cell_clip > 0;
-  out.gradient_clip = Real(o.gradient_clip);
+  // A bound that is too small for Real still is one, and 0 would be none; kernels take denormals for zero.
+  if (o.gradient_clip > 0)
+    out.gradient_clip = std::max(Real(o.gradient_clip), std::numeric_limits<Real>::min());
   out.burn_in = o.burn_in;
   out.tbptt = o.tbptt;
   return out;

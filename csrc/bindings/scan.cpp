@@ -703,10 +703,15 @@ py::object between_layers(py::handle x, py::handle add, py::handle H_given, py::
                           py::handle cu_seqlens, py::handle threads_given) {
   View v;
   int threads;
-  if (!view_of(x, v) || v.nd < 2 || !parse_threads(threads_given, threads)) return py::none();
-  const Index H = H_given.cast<Index>();
-  const double p = p_given.cast<double>();
-  if (H < 1 || v.shape[v.nd - 1] % H || !(p >= 0 && p <= 1)) return py::none();
+  double p;
+  uint64_t H_whole, seed_whole, layer_whole, t0_whole;
+  if (!view_of(x, v) || v.nd < 2 || !parse_threads(threads_given, threads) ||
+      !parse_real(p_given, 0, 1, p) || !parse_whole(H_given, kMostWhole, H_whole) ||
+      !parse_whole(seed, ~uint64_t(0), seed_whole) || !parse_whole(layer, 0xffff, layer_whole) ||
+      !parse_whole(t0, 0xffffffffu, t0_whole))
+    return py::none();
+  const auto H = Index(H_whole);
+  if (H < 1 || v.shape[v.nd - 1] % H) return py::none();
   CallOptions o;
   Index B = v.nd == 3 ? v.shape[1] : 0;
   if (!cu_seqlens.is_none()) {
@@ -730,8 +735,7 @@ py::object between_layers(py::handle x, py::handle add, py::handle H_given, py::
       return py::none();
     ids = static_cast<const uint32_t*>(id_view.data);
   }
-  const MaskKey random{
-      seed.cast<uint64_t>(), layer.cast<uint32_t>(), 0, t0.cast<uint32_t>(), 1, nullptr};
+  const MaskKey random{seed_whole, uint32_t(layer_whole), 0, uint32_t(t0_whole), 1, nullptr};
   if (v.type == kFloat) return between_impl<float>(v, add, H, p, random, ids, B, o, threads);
   if (v.type == kDouble) return between_impl<double>(v, add, H, p, random, ids, B, o, threads);
   return py::none();
