@@ -78,6 +78,10 @@ def resolve(device: str, who: str) -> Any:
     ArgumentError
         If there is no such device.
     """
+    if not (isinstance(device, str) and device in ("auto", "cpu", "cuda", "numpy")):
+        raise ArgumentError(
+            f'{who}: device is {device!r}, expected "auto", "cpu", "cuda" or "numpy".'
+        )
     if device in compiled:
         engine = compiled[device]
     elif device == "numpy":
@@ -98,13 +102,9 @@ def resolve(device: str, who: str) -> Any:
             f'{who}: device="cpu" was asked for, but the compiled module is absent: {_why_not}. '
             'device="numpy" runs without it.'
         )
-    elif device == "cuda":
+    else:
         raise DeviceError(
             f'{who}: device="cuda" was asked for, but {_NO_CUDA}. Use device="cpu" or "auto".'
-        )
-    else:
-        raise ArgumentError(
-            f'{who}: device is {device!r}, expected "auto", "cpu", "cuda" or "numpy".'
         )
     if device not in _announced:
         _announced.add(device)

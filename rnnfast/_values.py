@@ -39,7 +39,10 @@ def _number(who: str, name: str, value: Any, expected: str = "a number") -> floa
         raise DTypeError(
             f"{who}: {name} is of type {type(value).__qualname__}, expected {expected}."
         )
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond all floats
+        return math.inf if value > 0 else -math.inf
 
 
 def probability(who: str, name: str, p: Any) -> float:

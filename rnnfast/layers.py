@@ -131,6 +131,8 @@ class Recurrent:
         }
         config.update(options)
         seed = config.pop("seed", None)
+        if seed is not None:
+            seed = _values.at_least(who, "seed", seed, 0)
         config.update(
             cell=cell,
             input_size=_values.at_least(who, "input_size", input_size, 1),
@@ -142,7 +144,11 @@ class Recurrent:
             bidirectional=_values.switch(who, "bidirectional", bidirectional),
         )
         _values.choice(who, "initial_state", config["initial_state"], "zero", "learned")
-        dtype = np.dtype(config["dtype"])
+        try:
+            dtype = np.dtype(config["dtype"])
+        except (TypeError, ValueError) as error:
+            came = config["dtype"]
+            raise DTypeError(f"{who}: dtype is {came!r}, expected float32 or float64.") from error
         if dtype not in (np.float32, np.float64):
             raise DTypeError(f"{who}: dtype is {dtype}, expected float32 or float64.")
         config["dtype"] = dtype.name
@@ -178,7 +184,13 @@ class Recurrent:
         learned = config["initial_state"] == "learned"
         shapes, names = layout(stack.spec, stack.I, stack.H, L, D, config["bias"], learned)
         if arrays is None:
-            arrays = {name: np.empty(shape, dtype) for name, shape in shapes.items()}
+            try:
+                arrays = {name: np.empty(shape, dtype) for name, shape in shapes.items()}
+            except (ValueError, OverflowError) as error:
+                raise ArgumentError(
+                    f"{who}: input_size is {stack.I} and hidden_size is {stack.H}, expected sizes "
+                    f"of which NumPy makes arrays: {error}."
+                ) from error
         parameters = Parameters(who, dtype, shapes, names, arrays)
         self.__dict__.update(_stack=stack, _names=names, parameters=parameters)
 
@@ -598,7 +610,7 @@ class LSTM(Recurrent):
         proj_size: int = 0,
         **options: Unpack[LayerOptions],
     ) -> None:
-        if proj_size != 0:
+        if _values.whole("rnnfast.LSTM", "proj_size", proj_size) != 0:
             raise ArgumentError(
                 f"rnnfast.LSTM: proj_size is {proj_size!r}, expected 0: projections have no "
                 "kernel yet."

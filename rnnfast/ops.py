@@ -148,7 +148,7 @@ def _lift(state: Any) -> Any:
 
 def _forward(cell, who, x, row, state, reverse, out, threads, device, options, keep_tape):
     """Quick road first: the compiled module refuses with None, and only then Python checks."""
-    core = _compiled.get(device)
+    core = _compiled.get(device) if type(device) is str else None
     if core is not None and not options and out is None and type(x) is ndarray and x.ndim == 3:
         steps = x[::-1] if reverse else x
         result = core.forward(cell, steps, (row,), state, None, keep_tape, threads)
@@ -350,7 +350,7 @@ _NONLINEARITIES = {"tanh": "rnn_tanh", "relu": "rnn_relu"}
 
 def rnn_cell(nonlinearity: str, who: str) -> str:
     """Return the registry name of the plain cell with this nonlinearity."""
-    cell = _NONLINEARITIES.get(nonlinearity)
+    cell = _NONLINEARITIES.get(nonlinearity) if isinstance(nonlinearity, str) else None
     if cell is None:
         raise ArgumentError(f'{who}: nonlinearity is {nonlinearity!r}, expected "tanh" or "relu".')
     return cell

@@ -90,6 +90,7 @@ class Stream:
             )
         if batch_size is not None:
             batch_size = _values.at_least(_WHO, "batch_size", batch_size, 1)
+            _values.below(_WHO, "batch_size", batch_size, 31)
         self._stack, self._batch_size, self._text = stack, batch_size, repr(layer)
         self._form = UNBATCHED if batch_size is None else TIME_FIRST
         check = self._checker("")

@@ -198,7 +198,7 @@ PyObject* take_impl(Held& s, PyObject* x, PyObject* out, bool whole) {
   }
   Index steps_of_y;
   if (!steps_of(yv, axes, B, H, steps_of_y, to) || steps_of_y != T) return none();
-  if (out != Py_None) {
+  if (out != Py_None && T > 0) {
     if ((T > 1 && to.time == 0) || (B > 1 && to.batch == 0)) return none();  // overlaps itself
     if (xv && Extent(yv, sizeof(Real)).meets(Extent(xv, dense.base ? sizeof(Real) : 8)))
       return none();

@@ -78,6 +78,7 @@ struct RowPanels {
   RNNFAST_INLINE Index size() const { return K * nv() * kLanes; }  // of one panel, in elements
 
   void pack(Index panel, Real* out) const {
+    if (K == 0) return;  // and no memory to write to
     for (int u = 0; u < U; ++u) {
       const Index unit = (panel * U + u) * kLanes;
       const Index lanes = max_of(0, min_of(kLanes, H - unit));
