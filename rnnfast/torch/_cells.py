@@ -27,6 +27,13 @@ class Cell(nn.modules.rnn.RNNCellBase):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Run one step; arguments and results are those of PyTorch's."""
+        if torch.compiler.is_compiling():
+            # One step in a compiled graph is fused by the compiler itself.
+            return super().forward(input, hx)
+        return self._forward_eager(input, hx)
+
+    @_dispatch.eagerly
+    def _forward_eager(self, input: Any, hx: Any) -> Any:
         weights = [getattr(self, name) for name in _NAMES]
         reason = self._why_stock(input, hx, weights)
         if reason is not None:

@@ -7,7 +7,9 @@ runs it. The last two have a reason in words.
 
 from __future__ import annotations
 
+import functools
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch.nn import Parameter
 
 from .. import _backend
 
-__all__ = ["count", "count_fused", "dispatch_counts", "last_reason", "obstacle", "unfit"]
+__all__ = ["count", "count_fused", "dispatch_counts", "eagerly", "last_reason", "obstacle", "unfit"]
 
 _log = logging.getLogger("rnnfast")
 _lock = threading.Lock()
@@ -59,6 +61,27 @@ def dispatch_counts() -> dict[str, int]:
 def last_reason() -> str | None:
     """Return why the last call that was not fused was not; None where there was none yet."""
     return _last_reason
+
+
+def eagerly(function: Any) -> Any:
+    """Keep Dynamo out of a method and all that it calls.
+
+    Where it breaks a graph at one of our layers, as it does by default, it would go on with each
+    function that the layer calls, down to the kernel, which it cannot trace.
+    """
+    hidden = None
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal hidden
+        if "torch._dynamo" not in sys.modules:
+            # It takes seconds to import, and costs each call a little.
+            return function(*args, **kwargs)
+        if hidden is None:
+            hidden = torch.compiler.disable(function)
+        return hidden(*args, **kwargs)
+
+    return run
 
 
 def obstacle() -> str | None:

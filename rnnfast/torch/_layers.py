@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import _values
 from ..cells import CELLS, CellSpec
 from ..errors import ArgumentError
-from . import _composed, _dispatch, _options
+from . import _composed, _custom_ops, _dispatch, _options  # noqa: F401 - defines operators
 from ._options import States
 from ._packed import Packing
 from ._scan import Call, Scan, run_without_tape
@@ -152,6 +152,12 @@ class Recurrent(nn.RNNBase):
 
         `rnnfast.options` says what each means. Under `batch_first` (T, B) is (B, T).
         """
+        if torch.compiler.is_compiling():
+            return self._forward_compiled(input, hx, options)
+        return self._forward_eager(input, hx, options)
+
+    @_dispatch.eagerly
+    def _forward_eager(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
         if options or self._wants_own():
             return self._forward_extended(input, hx, options)
         packed = isinstance(input, PackedSequence)
@@ -273,6 +279,55 @@ class Recurrent(nn.RNNBase):
             return y, final
         h, *c, gates = everything
         return y, final, States(h, c[0] if c else None, gates)
+
+    def _forward_compiled(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
+        """Lay a call into the graph of a compiler: as our operator, or as PyTorch's layer."""
+        if options or self._wants_own():
+            raise ArgumentError(
+                f"{self._who}: options of its own are not compiled yet; call the layer outside of "
+                "torch.compile (torch.compiler.disable)."
+            )
+        plain = isinstance(input, Tensor) and input.dim() in (2, 3) and input.device.type == "cpu"
+        if (
+            torch.compiler.is_exporting()
+            or not plain
+            or self.proj_size > 0
+            or input.dtype not in (torch.float32, torch.float64)
+            or torch.is_autocast_enabled("cpu")
+            or input.shape[1 if self.batch_first and input.dim() == 3 else 0] == 0
+        ):
+            return super().forward(input, hx)
+        weights = [getattr(self, name) for name in self._flat_weights_names]
+        if any(w.dtype != input.dtype for w in weights):
+            return super().forward(input, hx)
+        unbatched = input.dim() == 2
+        row = 0 if self.batch_first else 1
+        x = input.unsqueeze(row) if unbatched else input
+        single = self.mode != "LSTM"
+        states: list[Tensor] = []
+        if hx is not None:
+            states = [hx] if single else [hx[0], hx[1]]
+            if any(s.dim() != input.dim() for s in states):
+                return super().forward(input, hx)
+            if unbatched:
+                states = [s.unsqueeze(1) for s in states]
+            self.check_forward_args(x, states[0] if single else tuple(states), None)
+        else:
+            self.check_input(x, None)
+        L, D = self.num_layers, 1 + self.bidirectional
+        masks: list[Tensor] = []
+        if self.training and self.dropout > 0:
+            T, B = (x.shape[1], x.shape[0]) if self.batch_first else (x.shape[0], x.shape[1])
+            ones = x.new_ones(T, B, D * self.hidden_size)
+            masks = [torch.dropout(ones, self.dropout, True) for _ in range(L - 1)]
+        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+        y, *last, _ = torch.ops.rnnfast.scan(
+            *(x, states, weights, masks, _CELLS[self.mode], L, D),
+            *(self.bias, self.batch_first, keep),
+        )
+        if unbatched:
+            y, last = y.squeeze(row), [s.squeeze(1) for s in last]
+        return y, (last[0] if single else tuple(last))
 
     # Calls with keywords of ours -----------------------------------------------------------------
 

@@ -44,6 +44,8 @@ class Call:
     """Whether y is returned, or only the final states."""
     want_states: bool = False
     """Whether all states and gates are returned too."""
+    own_y: bool = False
+    """Whether the tape has a y of its own in any case."""
 
     @property
     def spec(self) -> CellSpec:
@@ -142,6 +144,7 @@ def _borrows_y(call: Call, dtype: torch.dtype) -> bool:
         and dtype is torch.float32
         and call.packing is None
         and call.want_y
+        and not call.own_y
     )
 
 
@@ -296,6 +299,36 @@ def _stacked(parts: Sequence[Any]) -> Tensor | None:
     if parts[0] is None:
         return None
     return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+def forward_for_operator(
+    call: Call, tensors: Sequence[Any], masks: Sequence[Tensor], keep: bool
+) -> tuple[tuple[Any, ...], Tensor]:
+    """Run a call whose masks are given; returns outputs and the tensor that owns the tapes."""
+    result = _run(call, tensors, keep, masks)
+    return result.outputs, _tapes.keep(result.tapes if keep else [])
+
+
+def backward_for_operator(
+    call: Call,
+    tensors: Sequence[Any],
+    token: Tensor,
+    masks: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    need_dx: bool,
+) -> list[Tensor | None]:
+    """Run a call back whose tensors are as they were, though perhaps elsewhere in memory.
+
+    A compiler computes again what it does not save, and overwrites what it has no more use for;
+    where a tape leaned on that, forward is run again.
+    """
+    try:
+        return backward(call, tensors, token, masks, gradients, need_dx)
+    except RuntimeError as error:
+        if "has changed since the forward pass" not in str(error):
+            raise
+    again = _tapes.keep(_run(call, tensors, True, masks).tapes)
+    return backward(call, tensors, again, masks, gradients, need_dx)
 
 
 class Scan(torch.autograd.Function):
