@@ -137,6 +137,7 @@ def test_a_subclass_without_a_forward_is_accelerated() -> None:
     assert type(layer).__name__ == "Named"
     for same in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert same.note == "kept"
+        assert isinstance(same, Named)
         with pairs.taken("fused"):
             torch.testing.assert_close(same(x)[0], expected)
     assert type(ours.restore(layer)) is Named
