@@ -16,7 +16,6 @@ __all__ = [
     "let_go_of",
     "mutate",
     "mutate_arguments",
-    "times_let_go",
 ]
 
 
@@ -51,7 +50,6 @@ class _Shrinks(float):
     """A number that lets go of memory when it is looked at."""
 
     arrays: tuple[np.ndarray, ...] = ()
-    asked = 0
 
     def __float__(self) -> float:
         for array in self.arrays:
@@ -82,7 +80,6 @@ class _Lazy:
 
 
 def _resized(array: np.ndarray) -> None:
-    _Shrinks.asked += 1
     try:
         array.resize((array.size // 2,), refcheck=False)
     except ValueError:  # it does not own its memory
@@ -339,18 +336,16 @@ def arrays_in(tree: Any) -> list[np.ndarray]:
     return [tree] if isinstance(tree, np.ndarray) else []
 
 
-def times_let_go() -> int:
-    """How often one of those numbers was asked, so that arrays changed in the middle of a call."""
-    return _Shrinks.asked
-
-
 def let_go_of(arrays: list[np.ndarray]) -> None:
     """Tell the numbers above which arrays they may shrink."""
     _Shrinks.arrays = tuple(arrays)
 
 
-def alter_in_place(array: np.ndarray, b: Choices) -> None:
-    """Change an array that others hold: its values, or what it says about itself."""
+def alter_in_place(array: np.ndarray, b: Choices, *, views: bool = False) -> None:
+    """Change an array that others hold: its values, or what it says about itself.
+
+    Its memory is let alone where others may have views of it: NumPy would not keep it for them.
+    """
 
     def values() -> None:
         array.reshape(-1)[:1] = 1
@@ -377,14 +372,16 @@ def alter_in_place(array: np.ndarray, b: Choices) -> None:
         lambda: dtype("u1"),
         lambda: dtype("i8"),
         lambda: dtype(array.dtype.newbyteorder().str),
+        lambda: array.setflags(write=False),
+    ]
+    memory: list[Callable[[], None]] = [
         lambda: array.resize((0,), refcheck=False),
         lambda: array.resize((1, 1, 1), refcheck=False),
         lambda: array.resize((max(array.size, 1) * 64,), refcheck=False),
-        lambda: array.setflags(write=False),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            b.one_of(changes)()
+            b.one_of(changes if views else changes + memory)()
         except (ValueError, TypeError, AttributeError, IndexError):
             return  # NumPy does not allow this one
