@@ -38,6 +38,7 @@ def main():
             print(f"step {step:3}   loss {loss / size:.3f}")
     if rank == 0:
         print(rnnfast.torch.dispatch_counts())
+    distributed.barrier()  # gloo aborts if Python ends before its threads are done
     distributed.destroy_process_group()
 
 
