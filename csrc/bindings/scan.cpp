@@ -260,11 +260,14 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
       if (const Index n = job.options.schedule.replacements)
         kept.replaced =
             allocate_aligned(size_t(tape_state_size<Real>(n * info.S, H)) * sizeof(Real));
+      if (const int n = job.options.step_masks())
+        kept.masks = allocate_aligned(size_t(tape_mask_size<Real>(n * places, H)) * sizeof(Real));
       kept.has_bW = job.weights[Weight::bW] != nullptr;
       kept.has_bR = job.weights[Weight::bR] != nullptr;
       job.tape.cell = static_cast<Real*>(kept.cell.get());
       job.tape.states[1] = static_cast<Real*>(kept.states.get());
       job.tape.replaced = static_cast<Real*>(kept.replaced.get());
+      job.tape.masks = static_cast<Real*>(kept.masks.get());
       kept.dropped_R = std::move(dropped[dir]);
       tape->directions.push_back(std::move(kept));
     }
@@ -445,6 +448,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     job.tape.cell = static_cast<Real*>(kept.cell.get());
     job.tape.states[1] = static_cast<Real*>(kept.states.get());
     job.tape.replaced = static_cast<Real*>(kept.replaced.get());
+    job.tape.masks = static_cast<Real*>(kept.masks.get());
     if (kept.dropped_R)
       job.weights.at[int(Weight::R)] = static_cast<const Real*>(kept.dropped_R.get());
 
