@@ -1,5 +1,5 @@
 // Aligned memory. Scratch comes from one block per thread that grows and is kept, up to a bound; a call that needs
-// more gets a block of its own and returns it.
+// more gets a block of its own and returns it. Large blocks that are given back wait to be taken again.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -7,12 +7,13 @@
 namespace rnnfast {
 
 struct FreeAligned {
+  size_t bytes = 0;
   void operator()(void* p) const;
 };
 using AlignedBlock = std::unique_ptr<void, FreeAligned>;
 
-// 64-byte aligned; from 4 MiB on aligned to and advised for huge pages, which saves most page faults of a large tape.
-// Throws std::bad_alloc.
+// 64-byte aligned, holding anything; from 4 MiB on aligned to and advised for huge pages, which saves most page faults
+// of a large tape. Throws std::bad_alloc.
 AlignedBlock allocate_aligned(size_t bytes);
 
 class Scratch {

@@ -124,11 +124,18 @@ constexpr int max_panels() {
   return NV == 4 ? 2 : NV == 3 ? 4 : NV == 2 ? 4 : 8;
 }
 
-// out[m][v] (+)= sum_r a[r][m] * x[r][v], in blocks as above, each added to what stands in out unless fresh: the tile of a weight gradient, an outer product summed over rows.
-// a's rows are ld_a apart and hold MB consecutive gate gradients; x is a packed copy, NV vectors wide.
+// out[m][v] (+)= sum_r a[r][m] * x[r][v], in blocks as above, each added to what stands in out unless fresh: the tile
+// of a weight gradient, an outer product summed over rows. a's rows are ld_a apart and hold MB consecutive gate
+// gradients; x is a packed copy, NV vectors wide; out's rows are ld_out apart.
 template <int MB, int NV>
 RNNFAST_NOINLINE void outer_tile(const Real* a, Index ld_a, const Real* x, Index rows, bool fresh,
-                                 Real* out) {
+                                 Real* out, Index ld_out) {
+  if (!fresh)  // what it is added to comes from the third-level cache meanwhile
+    unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+        __builtin_prefetch(out + m * ld_out + v * kLanes, 1);
+      });
+    });
   Index r = 0;
   do {
     const Index end = rows - r > kBlock ? r + kBlock : rows;
@@ -137,6 +144,8 @@ RNNFAST_NOINLINE void outer_tile(const Real* a, Index ld_a, const Real* x, Index
       unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = Raw{}; });
     });
     for (; r < end; ++r, a += ld_a, x += NV * kLanes) {
+      __builtin_prefetch(
+          a + kLanes);  // of the next tile: its rows lie pages apart, which no hardware foresees
       Raw b[NV];
       unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { b[v] = raw_load(x + v * kLanes); });
       unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
@@ -146,7 +155,7 @@ RNNFAST_NOINLINE void outer_tile(const Real* a, Index ld_a, const Real* x, Index
     }
     unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {
       unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
-        Real* to = out + (m * NV + v) * kLanes;
+        Real* to = out + m * ld_out + v * kLanes;
         raw_store(to, fresh ? acc[m][v] : raw_load(to) + acc[m][v]);
       });
     });
