@@ -123,7 +123,7 @@ def gradient_flow(
     flows = tuple(np.zeros(shape, stack.dtype) for _ in stack.spec.states)
     dread = np.zeros((run.T, run.B, stack.D * stack.H), stack.dtype) if dy is None else dy
     for k in reversed(range(stack.L)):
-        below = dread if stack.residual and k > 0 else 0
+        dx = dread if stack.residual and k > 0 else None
         for scan in run.scans[k * stack.D : (k + 1) * stack.D]:
             place = k * stack.D + scan.direction
             units = slice(scan.direction * stack.H, (scan.direction + 1) * stack.H)
@@ -134,15 +134,15 @@ def gradient_flow(
             final = [None if a is None else a[place] for a in last or incoming[:0]]
             gates = None if dgates is None else dgates[place]
             here = tuple(flow[place] for flow in flows)
-            dx = _back(run, scan, incoming, final, gates, here)
-            below = dx + below
-        dread = below
+            dx = _sum(dx, _back(run, scan, incoming, final, gates, here))
+        if dx is not None:
+            dread = dx
     square = sum(np.square(flow, dtype=np.float64).sum((2, 3)) for flow in flows)
     named = dict(zip(stack.spec.states, map(run.leave, flows), strict=True))
     return GradientFlow(named["h"], named.get("c"), np.sqrt(square))
 
 
-def _back(run: Run, scan: Scan, incoming, final, dgates, flows) -> ndarray | float:
+def _back(run: Run, scan: Scan, incoming, final, dgates, flows) -> ndarray | None:
     """Run one scan back, step by step.
 
     Parameters
@@ -157,10 +157,9 @@ def _back(run: Run, scan: Scan, incoming, final, dgates, flows) -> ndarray | flo
 
     Returns
     -------
-    dx : (T, B, I), or 0 for the first layer, below which there is no state
+    dx : (T, B, I), or None for the first layer, below which there is no state
     """
-    needed = scan.layer > 0
-    dx = np.zeros_like(scan.x) if needed else 0.0
+    dx = np.zeros_like(scan.x) if scan.layer > 0 else None
     zeros = np.zeros((run.B, run.stack.H), run.stack.dtype)
     arriving = [zeros if d is None else d for d in final or (None,) * run.stack.spec.S]
     for t in reversed(scan.order):
@@ -174,9 +173,9 @@ def _back(run: Run, scan: Scan, incoming, final, dgates, flows) -> ndarray | flo
         tape = run.step(scan, scan.x[now], entered, run.options(run.used[now], clip=True))
         into = () if dgates is None else (None, np.ascontiguousarray(dgates[None, now]))
         dstate = tuple(np.ascontiguousarray(d)[None] for d in arriving)
-        result = run.engine.backward(tape, None, dstate, needed, None, *into)
+        result = run.engine.backward(tape, None, dstate, dx is not None, None, *into)
         dx_t, _, sent, _ = run.stack.agreed(result)
-        if needed:
+        if dx is not None:
             dx[t] = dx_t[0]
         arriving = [np.where(scan.cut[t][:, None], zeros, d[0]) for d in sent]
     return dx

@@ -82,8 +82,8 @@ def lyapunov_exponents(
     state : in the form of the layer's state, optional
         Zero, or the learned state, if omitted.
     count : int, optional
-        n, how many exponents, the largest first; default all, S*H: one per number in the state. Fewer
-        cost less.
+        n, how many exponents, the largest first; default all, S*H, one per number in the state.
+        Fewer cost less.
     skip : int
         Steps at the start that are not counted, default 0: until the trajectory has come to its
         attractor, and the directions to theirs.
