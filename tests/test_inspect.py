@@ -40,10 +40,11 @@ def as_state(spec: Any, arrays: list[np.ndarray]) -> Any:
 # What a layer computes, one step at a time by the reference: where a state may be moved -----------
 
 
-def steps_by_hand(layer, x, state, *, mask, reset, move=None):
+def steps_by_hand(layer, x, state, *, mask, reset, replacement=None, move=None):
     """y, the final states and all states, (D*L, T, B, H) each, from single steps.
 
-    `move` = (place, t, letter, delta) adds delta to the state that leaves that step.
+    `replacement` is what resets put in place, S arrays (D*L, T, B, H). `move` = (place, t, letter,
+    delta) adds delta to the state that leaves that step.
     """
     spec, D = CELLS[layer.cell], 2 if layer.bidirectional else 1
     step = getattr(rnnfast.reference, spec.function)
@@ -60,7 +61,11 @@ def steps_by_hand(layer, x, state, *, mask, reset, move=None):
             for t in range(T) if d == 0 else reversed(range(T)):
                 border = t + d
                 if border < T:
-                    now = [np.where(reset[border][:, None], 0, s) for s in now]
+                    new = [0] * spec.S
+                    if replacement is not None:
+                        new = [r[k * D + d, border] for r in replacement]
+                    here = reset[border][:, None]
+                    now = [np.where(here, n, s) for n, s in zip(new, now, strict=True)]
                 _, new = step(read[t : t + 1], *row, *now, **settings)
                 new = [new] if spec.S == 1 else list(new)
                 now = [np.where(mask[t][:, None], n, s) for n, s in zip(new, now, strict=True)]
@@ -102,9 +107,13 @@ def test_gradient_flow_by_central_differences(cell, gaps, variant, device):
     dy = draw(T, B, D * H, seed=3)
     dlast = [draw(D * layer.num_layers, B, H, seed=4 + s) for s in range(spec.S)]
     dinner = [draw(D * layer.num_layers, T, B, H, seed=6 + s) for s in range(spec.S)]
+    replacement = [draw(D * layer.num_layers, T, B, H, seed=8 + s) for s in range(spec.S)]
+    steps = {"mask": mask, "reset": reset}
 
     def loss(move: Any) -> float:
-        y, final, states = steps_by_hand(layer, x, state, mask=mask, reset=reset, move=move)
+        y, final, states = steps_by_hand(
+            layer, x, state, **steps, replacement=replacement, move=move
+        )
         total = (y * dy).sum() + sum((a * b).sum() for a, b in zip(final, dlast, strict=True))
         used = mask[None, :, :, None]
         return total + sum((a * b * used).sum() for a, b in zip(states, dinner, strict=True))
@@ -116,8 +125,8 @@ def test_gradient_flow_by_central_differences(cell, gaps, variant, device):
         dy=dy,
         dstate=as_state(spec, dlast),
         dstates=rnnfast.States(**dict(zip(spec.states, dinner, strict=True))),
-        mask=mask,
-        reset=reset,
+        **steps,
+        reset_state=as_state(spec, replacement),
     )
     assert (flow.c is None) == (spec.S == 1)
     direction, eps = draw(B, H, seed=9), 1e-5
@@ -168,6 +177,16 @@ def test_gradient_into_gates_and_through_lengths(device):
     assert flow.h[:, :2, 1:2] == pytest.approx(cut.h, rel=1e-12)
     without = inspect.gradient_flow(layer, x, lengths=lengths, dy=np.ones((T, B, H)))
     assert not np.allclose(flow.h, without.h)
+
+
+def test_resets_behind_the_end_of_a_row_do_nothing(device):
+    layer = make("gru", device=device, bidirectional=True)
+    x, lengths = draw(T, B, I), np.array([5, 2, 0])
+    reset = np.arange(T)[:, None] >= lengths
+    given = {"lengths": lengths, "dstate": np.ones((2, B, H))}
+    flow, plain = (inspect.gradient_flow(layer, x, **given, **k) for k in ({"reset": reset}, {}))
+    assert np.array_equal(flow.h, plain.h)
+    assert flow.h[:, :, :2].all()
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
@@ -493,8 +512,9 @@ def test_pictures_hold_the_numbers():
     low, high = record.plot("c").images[0].get_clim()
     assert -low == high == np.abs(record["c"][0]).max()
     swapped = rnnfast.LSTM(26, H, batch_first=True, seed=0)
-    both = inspect.activations(swapped, np.tile(tokens.T, (3, 1)))
-    assert both.plot("i", row=2).images[0].get_array().shape == (H, len(text))
+    both = inspect.activations(swapped, np.concatenate([tokens.T, tokens.T[:, ::-1]]))
+    (image,) = both.plot("i", row=1).images
+    assert np.array_equal(image.get_array(), both["i"][0, 1].T)
 
     _, given = pyplot.subplots()
     flow = inspect.gradient_flow(layer, tokens, dy=np.ones((len(text), 1, H)))
