@@ -9,7 +9,16 @@ import numpy as np
 
 from .errors import ArgumentError, DTypeError
 
-__all__ = ["at_least", "below", "bound", "choice", "probability", "switch", "whole"]
+__all__ = [
+    "at_least",
+    "below",
+    "bound",
+    "choice",
+    "generator",
+    "probability",
+    "switch",
+    "whole",
+]
 
 
 def whole(who: str, name: str, value: Any) -> int:
@@ -31,6 +40,11 @@ def below(who: str, name: str, value: Any, bits: int) -> int:
     if not 0 <= whole(who, name, value) < 2**bits:
         raise ArgumentError(f"{who}: {name} is {value}, expected 0 <= {name} < 2**{bits}.")
     return int(value)
+
+
+def generator(who: str, seed: Any) -> np.random.Generator:
+    """Return the random numbers of a seed, 0 or more; None draws it from the operating system."""
+    return np.random.default_rng(None if seed is None else at_least(who, "seed", seed, 0))
 
 
 def _number(who: str, name: str, value: Any, expected: str = "a number") -> float:

@@ -403,6 +403,9 @@ def test_indices_are_one_hot_rows_and_unused_ones_are_not_read(device):
             strict=True,
         ):
             assert a == pytest.approx(b, rel=1e-12)
+    for kind in (np.uint8, np.int32, np.uint64):
+        other = inspect.jacobians(layer, padded.astype(kind), lengths=lengths)
+        assert np.array_equal(other, inspect.jacobians(layer, padded, lengths=lengths))
     dy = np.ones((T, B, H))
     flows = [inspect.gradient_flow(layer, a, dy=dy, lengths=lengths).h for a in (padded, rows)]
     assert flows[0] == pytest.approx(flows[1], rel=1e-12)

@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from .. import _backend, _call
 from .._scan_options import ScanOptions
+from .._shapes import is_index_array
 from ..errors import DTypeError
 from ..layers import Recurrent
 
@@ -87,7 +88,8 @@ class Run:
         """(D*L, T, B, G, H)."""
         self.used = self._used(options)
         """(T, B) bool."""
-        self.scans = self._scans(enter(x), state, options)
+        dtype = np.int64 if is_index_array(x) else x.dtype
+        self.scans = self._scans(enter(x).astype(dtype, copy=False), state, options)
 
     def _used(self, options: Mapping[str, Any]) -> ndarray:
         used = np.ones((self.T, self.B), bool)
