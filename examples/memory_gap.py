@@ -1,9 +1,10 @@
 """Vanishing and exploding gradients: what a recurrent layer can recall over a gap, and why.
 
-python examples/memory_gap.py [PICTURE]    (the picture needs matplotlib)
+python examples/memory_gap.py [FOLDER]    draws the pictures of docs/inspect.md into the folder
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -31,16 +32,6 @@ for factor in (0.9, 1.0, 1.1):
     norms[factor] = inspect.gradient_flow(rnn, x, dy=dy).norms[0]
     print(f"factor {factor}: norm 1 at the last step, {norms[factor][0]:.1e} at the first")
     assert np.allclose(norms[factor], factor ** np.arange(STEPS)[::-1], rtol=1e-9)
-
-if len(sys.argv) > 1:
-    from matplotlib import pyplot
-
-    for factor, line in norms.items():
-        pyplot.semilogy(line, label=f"factor {factor}")
-    pyplot.legend(frameon=False)
-    pyplot.xlabel("step t (the loss is at the last)")
-    pyplot.ylabel("norm of the gradient reaching t")
-    pyplot.savefig(sys.argv[1], dpi=80)
 
 # 2. Recall: the first token is one of 8 symbols, then comes a gap of noise, then a question mark.
 SYMBOLS, HIDDEN, QUESTION = 8, 32, 16
@@ -87,22 +78,24 @@ print(
     "\nshare recalled after training, mean of 3 seeds (a guess is right in 1 of 8), and the norm of"
 )
 print("the gradient that reaches the first step before training, 1 at the last")
-shares, reach = {}, {}
+shares, flows, trained = {}, {}, {}
 for kind in KINDS:
     for gap in GAPS:
         layer = make(kind, gap, seed=0)
         dh = np.full((1, 1, HIDDEN), HIDDEN**-0.5, np.float32)
         tokens = recall_batch(np.random.default_rng(0), gap, 1)
         flow = inspect.gradient_flow(layer, tokens, dstate=as_state(layer, dh))
-        reach[kind, gap] = flow.norms[0, 0]
-        shares[kind, gap] = np.mean([recall(make(kind, gap, s), gap, s) for s in range(3)])
-    row = "   ".join(f"gap {g}: {shares[kind, g]:4.0%} ({reach[kind, g]:.0e})" for g in GAPS)
+        flows[kind, gap] = flow.norms[0]
+        layers = [make(kind, gap, seed) for seed in range(3)]
+        shares[kind, gap] = np.mean([recall(layer, gap, s) for s, layer in enumerate(layers)])
+        trained[kind, gap] = layers[0]
+    row = "   ".join(f"gap {g}: {shares[kind, g]:4.0%} ({flows[kind, g][0]:.0e})" for g in GAPS)
     print(f"  {kind:10} {row}")
 # What vanishes is the gradient. Gates help where they start open; the LSTM as drawn is shut.
 assert all(shares[kind, 5] > 0.95 for kind in ("RNN", "LSTM, open", "GRU, open"))
 assert min(shares["LSTM, open", 60], shares["GRU, open", 60]) > 0.9
 assert max(shares["RNN", 60], shares["LSTM", 60]) < 0.8
-assert min(reach["LSTM, open", 60], reach["GRU, open", 60]) > 1e-3 > 1e-6 > reach["RNN", 60]
+assert flows["RNN", 60][0] < 1e-9 < 1e-3 < min(flows[f"{k}, open", 60][0] for k in ("LSTM", "GRU"))
 
 # 3. Clipping: relu and a factor of 1.1 over 50 steps. One gradient that has exploded throws the
 #    weights where nothing is learned any more, or to infinity; scaled down to norm 1 it is a step.
@@ -132,3 +125,31 @@ for seed in range(3):
     print(f"  seed {seed}: {ends[np.inf]:.2f} without clipping, {ends[1.0]:.2f} with it at norm 1")
     assert ends[1.0] < 0.7
     assert not ends[np.inf] < 0.7  # NaN is no success either
+
+if len(sys.argv) > 1:
+    from matplotlib import pyplot
+
+    def draw(name, ax, **labels):
+        ax.set(**labels)
+        if ax.lines:
+            ax.legend(frameon=False)
+        # Without the version of matplotlib, which would change the file for no picture's sake.
+        path = Path(sys.argv[1]) / f"{name}.png"
+        ax.figure.savefig(path, dpi=80, metadata={"Software": None})
+        print(path)
+
+    size = {"figsize": (6.4, 3.2), "layout": "constrained"}
+    for name, lines in (
+        ("factors", {f"factor {factor}": line for factor, line in norms.items()}),
+        ("cells", {kind: flows[kind, 60] for kind in KINDS}),
+    ):
+        _, ax = pyplot.subplots(**size)
+        for label, line in lines.items():
+            ax.semilogy(line, label=label)
+        draw(name, ax, xlabel="step t; the loss is at the last", ylabel="gradient reaching t")
+    tokens = recall_batch(np.random.default_rng(0), 20, 1)
+    text = ["abcdefgh........?"[token] for token in tokens[:, 0]]
+    for kind, letter in (("LSTM, open", "f"), ("LSTM, open", "c")):
+        _, ax = pyplot.subplots(**size)
+        record = inspect.activations(trained[kind, 20], tokens)
+        draw(f"lstm-{letter}", record.plot(letter, labels=text, ax=ax))

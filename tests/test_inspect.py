@@ -474,7 +474,9 @@ def test_what_is_refused_in_words():
         flow(layer, x, dstates=rnnfast.States(c=np.zeros((1, T, B, H))))
     with pytest.raises(TypeError, match=r"no option 'cu_seqlens'; there are lengths, mask"):
         inspect.jacobians(layer, x, cu_seqlens=np.array([0, 2]))
-    with pytest.raises(rnnfast.DTypeError, match=r"layer is of type int, expected rnnfast.RNN"):
+    with pytest.raises(
+        rnnfast.DTypeError, match=r"layer is of type builtins.int, expected rnnfast.RNN"
+    ):
         inspect.activations(3, x)
     with pytest.raises(rnnfast.ArgumentError, match=r"count is 5, expected at most 4"):
         inspect.lyapunov_exponents(layer, x, count=5)

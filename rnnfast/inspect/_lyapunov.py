@@ -83,7 +83,7 @@ def lyapunov_exponents(
         Zero, or the learned state, if omitted.
     count : int, optional
         n, how many exponents, the largest first; default all, S*H, one per number in the state.
-        Fewer cost less.
+        Fewer take less time in QR, the Jacobians as much.
     skip : int
         Steps at the start that are not counted, default 0: until the trajectory has come to its
         attractor, and the directions to theirs.

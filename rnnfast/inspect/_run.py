@@ -68,9 +68,10 @@ class Run:
     ) -> None:
         self.who = f"rnnfast.inspect.{function}"
         if not isinstance(layer, Recurrent):
+            kind = type(layer)
             raise DTypeError(
-                f"{self.who}: layer is of type {type(layer).__qualname__}, expected rnnfast.RNN, "
-                "LSTM or GRU."
+                f"{self.who}: layer is of type {kind.__module__}.{kind.__qualname__}, expected "
+                "rnnfast.RNN, LSTM or GRU."
             )
         _call.check_names(self.who, options, RunOptions)
         self.layer, self.stack = layer, layer._stack
