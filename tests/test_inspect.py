@@ -254,6 +254,8 @@ def test_spectral_radius_of_matrices_and_of_blocks():
     turn = np.array([[0.0, -2.0], [2.0, 0.0]])  # eigenvalues 2i and -2i
     assert inspect.spectral_radius(np.stack([turn, np.diag([0.5, -3.0])])) == pytest.approx([2, 3])
     assert inspect.spectral_radius(np.zeros((3, 0, 0))).shape == (3,)
+    lost = np.stack([turn, np.full((2, 2), np.nan), np.full((2, 2), np.inf)]).astype(np.float32)
+    np.testing.assert_allclose(inspect.spectral_radius(lost), [2, np.nan, np.nan])
 
 
 # Lyapunov exponents -------------------------------------------------------------------------------
@@ -475,7 +477,7 @@ def test_what_is_refused_in_words():
     with pytest.raises(TypeError, match=r"no option 'cu_seqlens'; there are lengths, mask"):
         inspect.jacobians(layer, x, cu_seqlens=np.array([0, 2]))
     with pytest.raises(
-        rnnfast.DTypeError, match=r"layer is of type builtins.int, expected rnnfast.RNN"
+        rnnfast.DTypeError, match=r"layer is of type builtins.int, expected rnnfast"
     ):
         inspect.activations(3, x)
     with pytest.raises(rnnfast.ArgumentError, match=r"count is 5, expected at most 4"):

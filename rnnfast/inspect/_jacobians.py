@@ -84,8 +84,9 @@ def spectral_radius(of: Recurrent | ndarray) -> ndarray:
     Returns
     -------
     (D*L, G) for a layer, gates in the order of ``layer.cell``; (...) for an array
-        In float64. About a state at rest a plain RNN forgets below 1, and can only explode above;
-        for gated cells look at the Jacobians, the gates being part of them.
+        In float64; NaN for a matrix with NaN or infinities in it. About the state 0 a plain tanh
+        RNN forgets where the radius of its weights is below 1; the gates of other cells change what
+        is multiplied, so that only the radii of their Jacobians tell.
 
     Raises
     ------
@@ -108,4 +109,6 @@ def spectral_radius(of: Recurrent | ndarray) -> ndarray:
         raise ShapeError(f"{who}: of has shape {matrices.shape}, expected (..., N, N).")
     if matrices.shape[-1] == 0:
         return np.zeros(matrices.shape[:-2])
-    return np.abs(np.linalg.eigvals(matrices.astype(np.float64))).max(-1)
+    finite = np.isfinite(matrices).all((-2, -1))
+    solvable = np.where(finite[..., None, None], matrices, 0).astype(np.float64)
+    return np.where(finite, np.abs(np.linalg.eigvals(solvable)).max(-1), np.nan)
