@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from numpy import ndarray
 
+from .._forms import Form
 from ..cells import CELLS
 from ..errors import ArgumentError
 from ..layers import Recurrent
@@ -34,16 +35,13 @@ class Activations:
 
     cell: str
     values: dict[str, ndarray]
-    _plain: dict[str, ndarray]
+    _form: Form = field(repr=False)
 
     def __getitem__(self, letter: str) -> ndarray:
-        return self.values[self._known(letter)]
-
-    def _known(self, letter: str) -> str:
         if letter not in self.values:
             known = ", ".join(self.values)
             raise KeyError(f"rnnfast.inspect: no gate or state {letter!r}; there are {known}.")
-        return letter
+        return self.values[letter]
 
     def plot(
         self,
@@ -73,13 +71,13 @@ class Activations:
         -------
         matplotlib.axes.Axes
         """
-        values = self._plain[self._known(letter)][layer, :, row]
+        values = self._form.enter(self[letter], 1)[layer, :, row]
         spec = CELLS[self.cell]
         low, high = -1.0, 1.0  # h = o * tanh(c), or a mean of values of tanh
         if letter in spec.gates:
             low, high = spec.ranges[spec.gates.index(letter)]
         if letter == "c" or high == np.inf:
-            high = float(np.abs(values).max(initial=0.0)) or 1.0
+            high = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
             low = -high if letter == "c" else 0.0
         ax = heat_map(values, labels, low=low, high=high, ax=ax)
         ax.set_title(f"{letter}, layer {layer}")
@@ -118,9 +116,9 @@ def activations(
     """
     run = Run("activations", layer, x, state, options)
     spec = run.stack.spec
-    plain = {letter: run.gates[..., g, :] for g, letter in enumerate(spec.gates)}
-    plain.update(zip(spec.states, run.left, strict=True))
-    return Activations(layer.cell, {name: run.leave(a) for name, a in plain.items()}, plain)
+    values = {letter: run.gates[..., g, :] for g, letter in enumerate(spec.gates)}
+    values.update(zip(spec.states, run.left, strict=True))
+    return Activations(layer.cell, {name: run.leave(a) for name, a in values.items()}, run.form)
 
 
 class Saturation(NamedTuple):
