@@ -173,7 +173,7 @@ def saturation(
 
     References
     ----------
-    Karpathy, Johnson and Fei-Fei 2015, arXiv:1506.02078, section 4.2.
+    Karpathy, Johnson and Fei-Fei 2015, arXiv:1506.02078.
     """
     run = Run("saturation", layer, x, state, options)
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < 0.5:

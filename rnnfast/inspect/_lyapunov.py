@@ -111,9 +111,9 @@ def lyapunov_exponents(
     References
     ----------
     Benettin, Galgani, Giorgilli and Strelcyn 1980, "Lyapunov characteristic exponents for smooth
-    dynamical systems"; Eckmann and Ruelle 1985, "Ergodic theory of chaos and strange attractors",
-    section V; for recurrent networks Vogt et al. 2022, arXiv:2006.14123, and Engelken, Wolf and
-    Abbott 2023, arXiv:2006.02427.
+    dynamical systems"; Eckmann and Ruelle 1985, "Ergodic theory of chaos and strange attractors";
+    for recurrent networks Vogt et al. 2020, arXiv:2006.14123, and Engelken, Wolf and Abbott 2020,
+    arXiv:2006.02427.
     """
     run = Run("lyapunov_exponents", layer, x, state, {})
     size = run.stack.spec.S * run.stack.H

@@ -50,6 +50,11 @@ class Embedding(Layer):
     ----------
     parameters : dict
         ``"weight"`` (V, E), from the standard normal distribution, as ``torch.nn.Embedding``.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If a size is not an integer of 1 or more, `seed` not one of 0 or more, or `dtype` another.
     """
 
     def __init__(

@@ -59,6 +59,11 @@ class Linear(Layer):
     parameters : dict
         ``"weight"`` (M, K) and ``"bias"`` (M,), from U(-1/sqrt(K), 1/sqrt(K)), as
         ``torch.nn.Linear``.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If a size is not an integer of 1 or more, `seed` not one of 0 or more, or `dtype` another.
     """
 
     def __init__(
