@@ -392,6 +392,30 @@ def test_forms_of_x(device):
     assert inspect.jacobians(first, x[:, 1]).shape == (2, T, 2 * H, 2 * H)
 
 
+class Subclass(np.ndarray):
+    """Holds what its base holds."""
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64])
+def test_arrays_that_lie_oddly_in_memory(kind, device):
+    layer = make("gru", device=device)
+    x = draw(T, B, I).astype(kind) if kind is np.float64 else np.ones((T, B), kind)
+    dy, state = draw(T, B, H, seed=1), draw(1, B, H, seed=2)
+
+    def oddly(array: np.ndarray) -> list[np.ndarray]:
+        room = np.zeros(array.nbytes + 1, np.uint8)[1:]  # off by one byte
+        unaligned = room.view(array.dtype).reshape(array.shape)
+        unaligned[...] = array
+        wide = np.repeat(array, 2, -1)[..., ::2]
+        return [unaligned, wide, np.asfortranarray(array), array.view(Subclass)]
+
+    flow, J = inspect.gradient_flow(layer, x, state, dy=dy), inspect.jacobians(layer, x, state)
+    for odd in zip(oddly(x), oddly(state), oddly(dy), strict=True):
+        again = inspect.gradient_flow(layer, odd[0], odd[1], dy=odd[2], dstate=0 * odd[1])
+        assert np.array_equal(again.h, flow.h)
+        assert np.array_equal(inspect.jacobians(layer, odd[0], odd[1]), J)
+
+
 def test_indices_are_one_hot_rows_and_unused_ones_are_not_read(device):
     layer = make("gru", device=device, num_layers=2)
     tokens = np.random.default_rng(0).integers(0, I, (T, B))

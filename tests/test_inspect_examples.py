@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run(name: str, *arguments: str) -> str:
     command = [*PYTHON, str(ROOT / "examples" / name), *arguments]
-    done = subprocess.run(
-        command, env=environment(MPLBACKEND="Agg"), capture_output=True, text=True, timeout=300
-    )
+    # Networks this small gain nothing from a second thread, and lose on a busy machine.
+    settings = environment(MPLBACKEND="Agg", RNNFAST_NUM_THREADS="1")
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -124,7 +124,7 @@ class Run:
                     here = _at_entry(cut, d)[:, :, None]
                     entered.append(np.where(here, _at_entry(new[place], d), before))
                 params = self.layer.parameters.rows[k][d]
-                read = np.ascontiguousarray(x)
+                read = np.require(x, requirements=["C", "A", "E"])
                 scans.append(Scan(k, d, params, read, tuple(entered), _at_entry(cut, d)))
             y = np.concatenate(list(self.left[0][k * D : k * D + D]), -1)
             x = y + x if self.stack.residual and k > 0 else y
