@@ -14,6 +14,7 @@ __all__ = [
     "below",
     "bound",
     "choice",
+    "element",
     "generator",
     "probability",
     "switch",
@@ -40,6 +41,17 @@ def below(who: str, name: str, value: Any, bits: int) -> int:
     if not 0 <= whole(who, name, value) < 2**bits:
         raise ArgumentError(f"{who}: {name} is {value}, expected 0 <= {name} < 2**{bits}.")
     return int(value)
+
+
+def element(who: str, dtype: Any) -> np.dtype:
+    """Return float32 or float64 as an element type, however it is written."""
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"{who}: dtype is {dtype!r}, expected float32 or float64.") from error
+    if found not in (np.float32, np.float64):
+        raise DTypeError(f"{who}: dtype is {found}, expected float32 or float64.")
+    return found
 
 
 def generator(who: str, seed: Any) -> np.random.Generator:
