@@ -9,7 +9,17 @@ import numpy as np
 
 from .errors import ArgumentError, DTypeError
 
-__all__ = ["at_least", "below", "bound", "choice", "probability", "switch", "whole"]
+__all__ = [
+    "at_least",
+    "below",
+    "bound",
+    "choice",
+    "element",
+    "generator",
+    "probability",
+    "switch",
+    "whole",
+]
 
 
 def whole(who: str, name: str, value: Any) -> int:
@@ -31,6 +41,22 @@ def below(who: str, name: str, value: Any, bits: int) -> int:
     if not 0 <= whole(who, name, value) < 2**bits:
         raise ArgumentError(f"{who}: {name} is {value}, expected 0 <= {name} < 2**{bits}.")
     return int(value)
+
+
+def element(who: str, dtype: Any) -> np.dtype:
+    """Return float32 or float64 as an element type, however it is written."""
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"{who}: dtype is {dtype!r}, expected float32 or float64.") from error
+    if found not in (np.float32, np.float64):
+        raise DTypeError(f"{who}: dtype is {found}, expected float32 or float64.")
+    return found
+
+
+def generator(who: str, seed: Any) -> np.random.Generator:
+    """Return the random numbers of a seed, 0 or more; None draws it from the operating system."""
+    return np.random.default_rng(None if seed is None else at_least(who, "seed", seed, 0))
 
 
 def _number(who: str, name: str, value: Any, expected: str = "a number") -> float:

@@ -6,6 +6,7 @@ equal to `csrc/cells/cells.h`, which is the same table in C++.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -27,6 +28,9 @@ class CellSpec:
         Letters of the gate blocks, in the order of the rows of W, R, bW and bR.
     states : tuple of str
         Letters of the states carried from step to step; the first is the output.
+    ranges : tuple of (float, float)
+        The ends of each gate's activation, in the order of `gates`: (0, 1) for a sigmoid, (-1, 1)
+        for tanh, (0, inf) for relu.
     tape : tuple of str
         What one step keeps for the backward pass, in the order of the slots.
     options : mapping
@@ -44,6 +48,7 @@ class CellSpec:
     name: str
     function: str
     gates: tuple[str, ...]
+    ranges: tuple[tuple[float, float], ...]
     states: tuple[str, ...]
     tape: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -121,11 +126,14 @@ _GRU_ORDERS = _orders(
     onednn="z r n",  # linear-before-reset GRU, there u r o
 )
 
+_SIGMOID, _TANH, _RELU = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf)
+
 _ROWS = (
     CellSpec(
         name="rnn_tanh",
         function="rnn",
         gates=("h",),
+        ranges=(_TANH,),
         states=("h",),
         tape=("h",),
         options=MappingProxyType({"nonlinearity": "tanh"}),
@@ -135,6 +143,7 @@ _ROWS = (
         name="rnn_relu",
         function="rnn",
         gates=("h",),
+        ranges=(_RELU,),
         states=("h",),
         tape=("h",),
         options=MappingProxyType({"nonlinearity": "relu"}),
@@ -144,6 +153,7 @@ _ROWS = (
         name="lstm",
         function="lstm",
         gates=("i", "f", "g", "o"),
+        ranges=(_SIGMOID, _SIGMOID, _TANH, _SIGMOID),
         states=("h", "c"),
         tape=("i", "f", "g", "o"),
         orders=_LSTM_ORDERS,
@@ -152,6 +162,7 @@ _ROWS = (
         name="gru",
         function="gru",
         gates=("r", "z", "n"),
+        ranges=(_SIGMOID, _SIGMOID, _TANH),
         states=("h",),
         tape=("r", "z", "n", "ghn"),
         apart=("n",),

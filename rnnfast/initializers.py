@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import _values
 from .cells import CELLS
 from .errors import ArgumentError
 
 if TYPE_CHECKING:
     from .layers import Recurrent
 
-__all__ = ["forget_bias", "orthogonal", "orthogonal_recurrent", "uniform"]
+__all__ = ["chrono", "forget_bias", "orthogonal", "orthogonal_recurrent", "uniform"]
 
 
 def uniform(layer: Recurrent, seed: int | None = None) -> None:
@@ -24,8 +25,13 @@ def uniform(layer: Recurrent, seed: int | None = None) -> None:
     layer : RNN, LSTM or GRU
     seed : int, optional
         Drawn from the operating system if omitted.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If `seed` is not an integer of 0 or more.
     """
-    rng = np.random.default_rng(seed)
+    rng = _values.generator("rnnfast.initializers.uniform", seed)
     bound = 1 / math.sqrt(layer.hidden_size)
     for name, array in layer.parameters.items():
         learned = name in ("h_0", "c_0")
@@ -56,8 +62,13 @@ def orthogonal_recurrent(layer: Recurrent, seed: int | None = None, gain: float 
         Drawn from the operating system if omitted.
     gain : float
         The spectral radius of each block.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If `seed` is not an integer of 0 or more.
     """
-    rng = np.random.default_rng(seed)
+    rng = _values.generator("rnnfast.initializers.orthogonal_recurrent", seed)
     H = layer.hidden_size
     for name, array in layer.parameters.items():
         if name.startswith("weight_hh"):
@@ -91,3 +102,52 @@ def forget_bias(layer: Recurrent, value: float = 1.0) -> None:
     for name, array in layer.parameters.items():
         if name.startswith("bias"):
             array[f * H : (f + 1) * H] = value if name.startswith("bias_ih") else 0
+
+
+def chrono(layer: Recurrent, longest: int, seed: int | None = None) -> None:
+    """Set the biases of the gates so that the layer remembers for up to `longest` steps at first.
+
+    A gate that keeps a share sigmoid(b) of the state in each step keeps it for about 1 + exp(b)
+    steps. So b = log(u) with u from U(1, longest - 1), one draw for each unit: for the LSTM b goes
+    to f and -b to i, for the GRU b goes to z.
+
+    Parameters
+    ----------
+    layer : LSTM or GRU
+    longest : int
+        Steps over which something is to be remembered, at least 2.
+    seed : int, optional
+        Drawn from the operating system if omitted.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If the layer has no such gates or no bias, `longest` is not an integer of 2 or more, or
+        `seed` not one of 0 or more.
+
+    Notes
+    -----
+    The values go into `bias_ih`; these blocks of `bias_hh` become 0.
+
+    References
+    ----------
+    Tallec and Ollivier 2018, "Can recurrent neural networks warp time?", arXiv:1804.11188; there
+    for the LSTM and for units with a single gate, which is 1 - z of the GRU.
+    """
+    who = "rnnfast.initializers.chrono"
+    gates, H = CELLS[layer.cell].gates, layer.hidden_size
+    signs = {"f": 1.0, "i": -1.0} if "f" in gates else {"z": 1.0}
+    if not signs.keys() <= set(gates) or not layer.bias:
+        lacks = "bias" if signs.keys() <= set(gates) else "gate that keeps the state"
+        raise ArgumentError(f"{who}: {layer!r} has no {lacks}.")
+    longest = _values.at_least(who, "longest", longest, 2)
+    rng = _values.generator(who, seed)
+    for name, array in layer.parameters.items():
+        if name.startswith("bias_ih"):
+            keep = np.log(rng.uniform(1, longest - 1, H))
+        for letter, sign in signs.items():
+            block = slice(gates.index(letter) * H, (gates.index(letter) + 1) * H)
+            if name.startswith("bias_ih"):
+                array[block] = sign * keep
+            elif name.startswith("bias_hh"):
+                array[block] = 0

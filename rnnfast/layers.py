@@ -144,14 +144,7 @@ class Recurrent:
             bidirectional=_values.switch(who, "bidirectional", bidirectional),
         )
         _values.choice(who, "initial_state", config["initial_state"], "zero", "learned")
-        try:
-            dtype = np.dtype(config["dtype"])
-        except (TypeError, ValueError) as error:
-            came = config["dtype"]
-            raise DTypeError(f"{who}: dtype is {came!r}, expected float32 or float64.") from error
-        if dtype not in (np.float32, np.float64):
-            raise DTypeError(f"{who}: dtype is {dtype}, expected float32 or float64.")
-        config["dtype"] = dtype.name
+        config["dtype"] = _values.element(who, config["dtype"]).name
         _backend.resolve(config["device"], who)
         self._build(config, None)
         if self.dropout > 0 and self.num_layers == 1:

@@ -253,7 +253,9 @@ class LayerOptions(CellOptions, total=False):
     Raises DTypeError for another one."""
 
     seed: int | None
-    """Of the initial parameters; default None, drawn from the operating system."""
+    """Of the initial parameters; default None, drawn from the operating system.
+
+    Raises DTypeError if no integer, ArgumentError below 0."""
 
     device: str
     """"auto", the default, "cpu", "cuda" or "numpy"; one asked for by name runs or raises.

@@ -10,6 +10,7 @@ import option_problems
 import pytest
 
 import rnnfast
+from rnnfast import training
 
 core = pytest.importorskip("rnnfast._core", reason="the compiled module is not built")
 
@@ -139,8 +140,9 @@ def test_names_of_any_kind_are_refused(odd: object) -> None:
 
 @pytest.mark.parametrize("dtype", [-1, "f9", "\ud800", object(), [1]])
 def test_what_is_no_dtype_is_refused_in_words(dtype: object) -> None:
-    with pytest.raises(rnnfast.DTypeError, match="dtype is"):
-        rnnfast.GRU(2, 3, dtype=dtype)
+    for make in (rnnfast.GRU, training.Linear, training.Embedding):
+        with pytest.raises(rnnfast.DTypeError, match="dtype is"):
+            make(2, 3, dtype=dtype)
 
 
 def test_odd_arguments_of_constructors_are_refused_in_words() -> None:

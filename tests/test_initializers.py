@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast import ArgumentError, initializers
+from rnnfast import ArgumentError, initializers, training
 
 
 def layer(name: str = "LSTM", **options: object) -> rnnfast.layers.Recurrent:
@@ -85,6 +87,65 @@ def test_forget_bias() -> None:
         if key.startswith("bias"):
             expected[9:18] = 1.5 if key.startswith("bias_ih") else 0
         np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_chrono(name: str) -> None:
+    a, b = layer(name), layer(name)
+    before = a.state_dict()
+    initializers.chrono(a, 50, seed=3)
+    initializers.chrono(b, 50, seed=3)
+    drawn = []
+    for key, array in a.parameters.items():
+        np.testing.assert_array_equal(array, b.parameters[key])
+        expected = before[key].copy()
+        if key.startswith("bias"):
+            kept = array[9:18].copy()  # f of the LSTM, z of the GRU
+            drawn.append(kept)
+            expected[9:18] = kept
+            if name == "LSTM":
+                expected[:9] = -kept
+        np.testing.assert_array_equal(array, expected)
+        if key.startswith("bias_hh"):
+            assert not kept.any()
+    values = np.exp(np.concatenate(drawn[::2]))
+    assert len(np.unique(values)) == values.size == 4 * 9
+    assert ((values >= 1) & (values <= 49)).all()
+    # The mean of 36 draws from U(1, 49) lies within 25 +- 4 * 48 / sqrt(12 * 36).
+    assert values.mean() == pytest.approx(25, abs=9.3)
+
+
+def test_chrono_needs_gates_a_bias_and_two_steps() -> None:
+    with pytest.raises(ArgumentError, match=r"RNN\(6, 9.*\) has no gate that keeps the state\.$"):
+        initializers.chrono(layer("RNN"), 9)
+    with pytest.raises(ArgumentError, match=r"GRU\(6, 9.*\) has no bias\.$"):
+        initializers.chrono(layer("GRU", bias=False), 9)
+    with pytest.raises(ArgumentError, match=r"longest is 1, expected at least 2"):
+        initializers.chrono(layer(), 1)
+    with pytest.raises(rnnfast.DTypeError, match=r"longest is of type float, expected int"):
+        initializers.chrono(layer(), 9.0)
+
+
+SEEDED = {
+    "layer": lambda seed: rnnfast.GRU(2, 3, seed=seed),
+    "uniform": lambda seed: initializers.uniform(layer(), seed),
+    "orthogonal_recurrent": lambda seed: initializers.orthogonal_recurrent(layer(), seed),
+    "chrono": lambda seed: initializers.chrono(layer(), 9, seed),
+    "Linear": lambda seed: training.Linear(2, 3, seed=seed),
+    "Embedding": lambda seed: training.Embedding(2, 3, seed=seed),
+}
+
+
+@pytest.mark.parametrize("call", SEEDED.values(), ids=SEEDED)
+def test_a_seed_that_is_none_is_refused_in_words(call: Any) -> None:
+    for seed in (np.int64(3), 2**200, None):
+        call(seed)
+    with pytest.raises(ArgumentError, match=r"^rnnfast.* seed is -1, expected at least 0\.$"):
+        call(-1)
+    for seed in ("1", 1.0, True, [1], np.zeros(2), np.random.default_rng()):
+        words = rf"seed is of type {type(seed).__qualname__}, expected int\.$"
+        with pytest.raises(rnnfast.DTypeError, match=words):
+            call(seed)
 
 
 def test_forget_bias_needs_a_forget_gate_and_a_bias() -> None:

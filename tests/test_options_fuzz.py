@@ -193,7 +193,7 @@ def fuzz_functions(data: Any) -> None:
 def fuzz_layers(data: Any) -> None:
     name = data.draw(st.sampled_from(["RNN", "LSTM", "GRU"]))
     made = data.draw(
-        options_of([*MASKS, *BOUNDS, "dropout", "residual", "initial_state", "num_layers"])
+        options_of([*MASKS, *BOUNDS, "dropout", "residual", "initial_state", "num_layers", "seed"])
     )
     if not isinstance(made.get("num_layers", 1), int) or made.get("num_layers", 1) > 3:
         made.pop("num_layers")  # a million layers are not refused, but made

@@ -57,6 +57,20 @@ def test_the_reference_keeps_the_slots_of_the_tape(name: str) -> None:
     assert len(kept.states) == spec.S
 
 
+@pytest.mark.parametrize("name", list(CELLS))
+def test_gates_fill_their_ranges_and_no_more(name: str) -> None:
+    spec = CELLS[name]
+    options = {**spec.options, "dtype": "float64", "device": "numpy", "seed": 0}
+    layer = getattr(rnnfast, spec.function.upper())(1, 50, **options)
+    x = np.linspace(-99, 99, 100)[:, None, None]
+    *_, states = layer(x, return_states=True)
+    assert len(spec.ranges) == spec.G
+    for g, (low, high) in enumerate(spec.ranges):
+        gate = states.gates[:, :, :, g]
+        assert low <= gate.min() < low + 0.01
+        assert 0.99 * min(high, 2) < gate.max() <= high
+
+
 @pytest.mark.parametrize(
     ("cell", "system", "letters"),
     [

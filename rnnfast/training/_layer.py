@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _values
 from .._parameters import Parameters
 from ..errors import ArgumentError, DTypeError
 
@@ -25,9 +26,7 @@ class Layer:
     def _start(self, dtype: Any, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep float64 `arrays`, rounded to `dtype`: both types start from the same values."""
         who = f"rnnfast.training.{type(self).__name__}"
-        element = np.dtype(dtype)
-        if element not in (np.float32, np.float64):
-            raise DTypeError(f"{who}: dtype is {element}, expected float32 or float64.")
+        element = _values.element(who, dtype)
         shapes = {name: array.shape for name, array in arrays.items()}
         rounded = {name: array.astype(element) for name, array in arrays.items()}
         self.parameters = Parameters(who, element, shapes, [], rounded)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _values
 from .._indexed import IndexedRows
 from .._shapes import Checker, check_index_range, is_index_array
 from ..errors import DTypeError, ShapeError
@@ -49,6 +50,11 @@ class Embedding(Layer):
     ----------
     parameters : dict
         ``"weight"`` (V, E), from the standard normal distribution, as ``torch.nn.Embedding``.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If a size is not an integer of 1 or more, `seed` not one of 0 or more, or `dtype` another.
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class Embedding(Layer):
         seed: int | None = None,
     ) -> None:
         check_sizes(_WHO, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        rng = np.random.default_rng(seed)
+        rng = _values.generator(_WHO, seed)
         self._start(dtype, {"weight": rng.standard_normal((num_embeddings, embedding_dim))})
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _backend
+from .. import _backend, _values
 from .._shapes import Checker
 from ..errors import ShapeError
 from ._layer import Layer, check_sizes
@@ -59,6 +59,11 @@ class Linear(Layer):
     parameters : dict
         ``"weight"`` (M, K) and ``"bias"`` (M,), from U(-1/sqrt(K), 1/sqrt(K)), as
         ``torch.nn.Linear``.
+
+    Raises
+    ------
+    DTypeError, ArgumentError
+        If a size is not an integer of 1 or more, `seed` not one of 0 or more, or `dtype` another.
     """
 
     def __init__(
@@ -72,7 +77,7 @@ class Linear(Layer):
         device: str = "auto",
     ) -> None:
         check_sizes(_WHO, in_features=in_features, out_features=out_features)
-        rng = np.random.default_rng(seed)
+        rng = _values.generator(_WHO, seed)
         bound = 1 / math.sqrt(in_features)
         arrays = {"weight": rng.uniform(-bound, bound, (out_features, in_features))}
         if bias:
