@@ -19,6 +19,7 @@ from rnnfast import _backend
 _PACKAGES = {
     "torch": ("torch",),
     "cli": ("typer", "tqdm", "matplotlib", "safetensors"),
+    "models": ("sklearn", "safetensors", "tqdm", "matplotlib"),
     "core": ("rnnfast._core",),
     # What test_weights_frameworks.py compares with.
     "onnx": ("onnx",),
