@@ -27,10 +27,13 @@ def same(model, path, X, y, predict="predict"):
     copy = type(model).load(path)
     assert copy.get_params() == model.get_params()
     assert copy.history_ == model.history_
-    np.testing.assert_array_equal(getattr(copy, predict)(X), getattr(model, predict)(X))
-    for one in (model, copy):
-        one.partial_fit(X, y)
-    np.testing.assert_array_equal(getattr(copy, predict)(X), getattr(model, predict)(X))
+    for _ in range(2):
+        for mine, theirs in zip(getattr(copy, predict)(X), getattr(model, predict)(X), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        for name, array in model._arrays().items():
+            np.testing.assert_array_equal(copy._arrays()[name], array)
+        for one in (model, copy):
+            one.partial_fit(X, y)
     return copy
 
 

@@ -17,7 +17,7 @@ from ..cells import CELLS
 from ..errors import ArgumentError, ShapeError
 from ..training import Adam
 from . import _inputs, _saving
-from ._networks import Encoder, Examples, Shape, prefixed
+from ._networks import Encoder, Examples, Shape, load, prefixed
 from ._ragged import Ragged
 from ._training import Course, train
 from .vocabulary import TOKENIZERS, Vocabulary
@@ -200,7 +200,7 @@ class SequenceModel(BaseEstimator):
         network = self._make(self._seed)
         optimizer = Adam(network.parameters, self.learning_rate)
         if arrays is not None:
-            network.load(_part(arrays, "network."))
+            load(network.parts, _part(arrays, "network."))
             optimizer.load_state_dict(_part(arrays, "optimizer."))
         self.network_, self._optimizer = network, optimizer
 
@@ -315,14 +315,14 @@ class SequenceModel(BaseEstimator):
 
     def _outputs(self, x: Ragged) -> np.ndarray:
         """Run the network over all rows, a batch at a time."""
-        N = len(x)
-        starts = range(0, max(N, 1), self.batch_size)
-        return np.concatenate(
-            [
-                self.network_.outputs(x[np.arange(start, min(N, start + self.batch_size))])
-                for start in starts
-            ]
-        )
+        return np.concatenate([self.network_.outputs(x[rows]) for rows in self._slices(len(x))])
+
+    def _slices(self, N: int) -> list[np.ndarray]:
+        """Return the numbers of N rows, a batch at a time."""
+        return [
+            np.arange(start, min(N, start + self.batch_size))
+            for start in range(0, N, self.batch_size)
+        ]
 
     # What is left after a fit ------------------------------------------------------------------
 
@@ -404,9 +404,13 @@ class SequenceModel(BaseEstimator):
 
     def _kept(self) -> tuple[str, ...]:
         """Names of what a fit notes beside the arrays of the network."""
-        numbers = ("n_features_in_", "_x_mean", "_x_scale")
-        of_x = ("vocabulary_",) if self.input == "tokens" else numbers
-        return ("history_", "_seed", *of_x, *self._fitted)
+        return ("history_", "_seed", *self._of_x(), *self._fitted)
+
+    def _of_x(self) -> tuple[str, ...]:
+        """Names of what a fit notes of X."""
+        if self.input == "tokens":
+            return ("vocabulary_",)
+        return ("n_features_in_", "_x_mean", "_x_scale")
 
     def _note(self, fitted: dict[str, Any]) -> None:
         """Set what `_kept` names, exactly that: a file may not set anything else."""

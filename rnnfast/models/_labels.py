@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from ..errors import ArgumentError
 
 
-def encode(who: str, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def encode(who: str, labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
     """Return the place of each label among the sorted classes, int64.
 
     Raises
@@ -22,8 +22,8 @@ def encode(who: str, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     if (strange := classes[places] != labels).any():
         came = labels[strange].tolist()[0]
         raise ArgumentError(
-            f"{who}: y holds {came!r}, expected one of the {len(classes)} classes of the first "
-            "fit. With partial_fit name all of them in classes."
+            f"{who}: {name} holds {came!r}, expected one of the {len(classes)} classes of the "
+            "first fit. With partial_fit name all of them in classes."
         )
     return places
 

@@ -31,15 +31,19 @@ class Examples(NamedTuple):
     """Ragged, or an array (N, ...)."""
     weights: Any
     """(N,) float, how much each row counts; or Ragged, how much each step of y."""
+    owner: Any = None
+    """(N,) int, which of the user's sequences each row was cut from; None where each is one."""
 
     def take(self, rows: ndarray) -> Examples:
         """Return these rows, by number."""
-        return Examples(self.x[rows], self.y[rows], self.weights[rows])
+        return Examples(*(None if part is None else part[rows] for part in self))
 
 
 class Network(Protocol):
     """What the training loop asks for."""
 
+    parts: dict[str, Any]
+    """Its layers, by the prefix of their parameters."""
     parameters: dict[str, ndarray]
 
     def loss(self, batch: Examples) -> tuple[float, float]:
@@ -73,6 +77,14 @@ def seeds(seed: int, n: int) -> list[int]:
 def prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return the same with `prefix` and a dot before every name."""
     return {f"{prefix}.{name}": array for name, array in arrays.items()}
+
+
+def named(parts: Mapping[str, Any]) -> dict[str, ndarray]:
+    """Return the parameters of layers by prefix: all arrays by name."""
+    arrays: dict[str, ndarray] = {}
+    for prefix, layer in parts.items():
+        arrays |= prefixed(prefix, layer.parameters)
+    return arrays
 
 
 def load(parts: Mapping[str, Any], arrays: Mapping[str, ndarray]) -> None:
@@ -135,18 +147,10 @@ class Encoder:
                     array[...] = rng.standard_normal(array.shape)
                     # What training has not met says nothing, instead of something at random.
                     array[:, [PADDING, UNKNOWN]] = 0
-        self.parts = {"layer": self.layer}
+        self.parts: dict[str, Any] = {"layer": self.layer}
         if self.embedding is not None:
             self.parts["embedding"] = self.embedding
         self.width = shape.hidden_size * (2 if shape.bidirectional else 1)
-
-    @property
-    def parameters(self) -> dict[str, ndarray]:
-        """All arrays by name."""
-        named: dict[str, ndarray] = {}
-        for prefix, part in self.parts.items():
-            named |= prefixed(prefix, part.parameters)
-        return named
 
     def __call__(self, x: Ragged, state: State | None = None) -> tuple[ndarray, State]:
         """Return y (M, D*H) and the final state, as an evaluation."""
@@ -211,11 +215,7 @@ class Head:
     def __init__(self, width: int, outputs: int, shape: Shape, seed: int) -> None:
         self.dropout = shape.dropout
         self.linear = Linear(width, outputs, dtype=shape.dtype, device=shape.device, seed=seed)
-
-    @property
-    def parameters(self) -> dict[str, ndarray]:
-        """All arrays by name."""
-        return prefixed("head", self.linear.parameters)
+        self.parts = {"head": self.linear}
 
     def __call__(self, features: ndarray) -> ndarray:
         """(..., K) to (..., outputs)."""
@@ -258,11 +258,8 @@ class Reader:
 
     def __init__(self, encoder: Encoder, head: Head, loss: Loss, each_step: bool) -> None:
         self.encoder, self.head, self._loss, self.each_step = encoder, head, loss, each_step
-        self.parameters = {**encoder.parameters, **head.parameters}
-
-    def load(self, arrays: Mapping[str, ndarray]) -> None:
-        """Copy parameters in by name."""
-        load({**self.encoder.parts, "head": self.head.linear}, arrays)
+        self.parts = {**encoder.parts, **head.parts}
+        self.parameters = named(self.parts)
 
     def outputs(self, x: Ragged) -> ndarray:
         """(N, outputs), for each step (M, outputs)."""
