@@ -20,6 +20,8 @@ _PACKAGES = {
     "torch": ("torch",),
     "cli": ("typer", "tqdm", "matplotlib", "safetensors"),
     "models": ("sklearn", "safetensors", "tqdm", "matplotlib"),
+    # What test_models_estimators.py hands joblib's work to.
+    "dask": ("distributed",),
     "core": ("rnnfast._core",),
     # What test_weights_frameworks.py compares with.
     "onnx": ("onnx",),

@@ -1,11 +1,13 @@
 """The models among scikit-learn's own tools: its checks, clone, pipelines, searches, joblib."""
 
 import pickle
+import subprocess
 import warnings
 
 import numpy as np
 import pytest
 from conftest import require
+from processes import PYTHON, environment
 
 require("models")
 
@@ -14,12 +16,15 @@ from sklearn.base import clone  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.utils import estimator_checks  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from rnnfast import models  # noqa: E402
 from rnnfast.models import SequenceClassifier, SequenceRegressor  # noqa: E402
 
-ALL = [getattr(models, name) for name in models.__all__ if hasattr(getattr(models, name), "fit")]
+ALL = [
+    getattr(models, name) for name in models.__all__ if hasattr(getattr(models, name), "predict")
+]
 
 SERIES = "a 2-D array is N series of one feature, so n_features_in_ is 1 and any length is welcome"
 NOT_OURS = {
@@ -79,6 +84,24 @@ def test_parameters(kind):
         kind(hidden=7)
     with pytest.raises(TypeError):
         kind(7)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_scikit_learn_checks_without_data(kind):
+    """Those that ask nothing of X; the shapes of some models are not scikit-learn's."""
+    names = (
+        "check_estimator_cloneable",
+        "check_estimator_repr",
+        "check_estimator_tags_renamed",
+        "check_get_params_invariance",
+        "check_mixin_order",
+        "check_no_attributes_set_in_init",
+        "check_parameters_default_constructible",
+        "check_set_params",
+        "check_valid_tag_types",
+    )
+    for name in names:
+        getattr(estimator_checks, name)(kind.__name__, kind())
 
 
 @pytest.mark.parametrize(
@@ -148,6 +171,39 @@ def test_a_search_by_joblib_is_the_search(backend):
     with joblib.parallel_config(backend, n_jobs=2):
         together = clone(search).fit(X, y).cv_results_["mean_test_score"]
     np.testing.assert_array_equal(alone, together)
+
+
+def test_a_search_on_dask(tmp_path):
+    """On the processes of a cluster, by joblib's back end for it; the same scores to the bit."""
+    require("dask")
+    script = tmp_path / "search.py"
+    script.write_text(
+        "import os, joblib, numpy as np\n"
+        "from distributed import Client\n"
+        "from sklearn.model_selection import GridSearchCV\n"
+        "from rnnfast.models import SequenceClassifier\n"
+        "def process(model, X, y):\n"
+        "    return float(os.getpid())\n"
+        "if __name__ == '__main__':\n"
+        "    X = np.random.default_rng(0).standard_normal((30, 5, 2))\n"
+        "    y = X.sum((1, 2)) > 0\n"
+        "    model = SequenceClassifier(max_epochs=3, random_state=0)\n"
+        "    scores = {'right': 'accuracy', 'process': process}\n"
+        "    grid = {'hidden_size': [2, 5]}\n"
+        "    search = GridSearchCV(model, grid, scoring=scores, cv=2, refit=False)\n"
+        "    alone = search.fit(X, y).cv_results_['mean_test_right']\n"
+        "    with Client(n_workers=1, dashboard_address=None):\n"
+        "        with joblib.parallel_config('dask'):\n"
+        "            together = search.fit(X, y).cv_results_\n"
+        "    assert (alone == together['mean_test_right']).all(), (alone, together)\n"
+        "    assert os.getpid() not in together['split0_test_process']\n"
+        "    print('done')\n"
+    )
+    run = subprocess.run(
+        [*PYTHON, str(script)], env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "done\n"
 
 
 def test_pickled_models_go_on_as_they_were():

@@ -64,6 +64,15 @@ def test_regressors_come_back(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("dtype", ["float64", np.float64, np.dtype("float64")])
+def test_dtypes_come_back(tmp_path, dtype):
+    model = SequenceRegressor(max_epochs=1, dtype=dtype).fit(SERIES, SERIES[:, 0])
+    model.save(tmp_path / "model")
+    copy = SequenceRegressor.load(tmp_path / "model")
+    assert copy.network_.parameters["head.weight"].dtype == np.float64
+    np.testing.assert_array_equal(copy.predict(SERIES), model.predict(SERIES))
+
+
 def test_the_file_is_safetensors_and_json(tmp_path):
     model = SequenceRegressor(max_epochs=1, hidden_size=3).fit(SERIES, SERIES[:, 0])
     model.save(tmp_path / "model")

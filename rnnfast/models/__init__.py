@@ -14,6 +14,7 @@ Needs what ``pip install "rnnfast[models]"`` brings.
 """
 
 try:
+    from ._base import SequenceModel
     from .classifier import SequenceClassifier
     from .forecaster import Forecaster
     from .generator import SequenceGenerator
@@ -35,6 +36,7 @@ __all__ = [
     "Seq2Seq",
     "SequenceClassifier",
     "SequenceGenerator",
+    "SequenceModel",
     "SequenceRegressor",
     "SequenceTagger",
     "Vocabulary",

@@ -87,8 +87,10 @@ def plain(value: Any) -> Any:
 def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "dtype": value.dtype.str}
-    if isinstance(value, (np.generic, np.dtype)):
-        return value.item() if isinstance(value, np.generic) else value.name
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name
     if isinstance(value, Vocabulary):
         return {"vocabulary": value.tokens[len(SPECIAL) :]}
     raise TypeError(
