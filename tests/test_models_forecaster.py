@@ -65,6 +65,22 @@ def test_windows():
     np.testing.assert_array_equal(examples.weights, [1, 1, 2])
 
 
+def test_the_score():
+    """Against repeating the last value, over every window; variables in their own units."""
+    series = TWO[:40]
+    model = Forecaster(horizon=2, window=6, max_epochs=3, random_state=0).fit([series])
+    left, naive = 0.0, 0.0
+    for end in range(6, 39):
+        ahead, true = model.predict([series[:end]])[0], series[end : end + 2]
+        units = series.var(axis=0)
+        left += (np.square(ahead - true) / units).sum()
+        naive += (np.square(series[end - 1] - true) / units).sum()
+    assert model.score([series]) == pytest.approx(1 - left / naive, rel=1e-4)
+    two = [series, -series]
+    assert model.score(two, sample_weight=[1, 0]) == pytest.approx(model.score([series]))
+    assert model.score(two) != pytest.approx(model.score([series]))
+
+
 def test_it_sets_out_from_the_naive_forecast():
     model = Forecaster(max_epochs=1, learning_rate=1e-12, horizon=2).fit([TWO])
     np.testing.assert_allclose(model.predict([TWO])[0], TWO[[-1, -1]], rtol=1e-5)

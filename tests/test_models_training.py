@@ -10,7 +10,9 @@ from matplotlib.figure import Figure  # noqa: E402
 
 import rnnfast  # noqa: E402
 from rnnfast.models import SequenceClassifier, SequenceRegressor  # noqa: E402
-from rnnfast.models._training import evaluate  # noqa: E402
+from rnnfast.models._networks import Examples  # noqa: E402
+from rnnfast.models._training import Course, evaluate, train  # noqa: E402
+from rnnfast.training import Adam  # noqa: E402
 
 
 def ragged(N=40, F=2, seed=0, longest=7):
@@ -51,7 +53,7 @@ def check_gradients(model, X, y, **fit):
 
 VARIANTS = [
     {},
-    {"cell": "lstm", "bidirectional": True},
+    {"cell": "lstm", "num_layers": 2, "bidirectional": True},
     {"cell": "rnn_tanh", "num_layers": 3, "residual": True},
     {"cell": "rnn_relu", "num_layers": 2, "dropout": 0.3, "bidirectional": True},
 ]
@@ -67,6 +69,79 @@ def test_gradients(variant):
     )
     check_gradients(model, TOKENS, LABELS)
     check_gradients(model.set_params(embedding_size=3), TOKENS, LABELS)
+
+
+def test_what_the_parameters_make():
+    model = SequenceClassifier(
+        cell="lstm",
+        hidden_size=6,
+        num_layers=3,
+        bidirectional=True,
+        residual=True,
+        dropout=0.25,
+        dtype="float64",
+        device="numpy",
+        max_epochs=1,
+    ).fit(X, LABELS)
+    layer = model.network_.encoder.layer
+    assert repr(layer) == (
+        "LSTM(2, 6, num_layers=3, dropout=0.25, bidirectional=True, residual=True, "
+        "dtype='float64', device='numpy')"
+    )
+    assert repr(model.network_.head.linear) == "Linear(12, 2, dtype='float64', device='numpy')"
+    assert model.network_.head.dropout == 0.25
+
+
+def test_what_is_said_of_a_sequence():
+    """The head reads the last y of the forward direction, and the first of the reverse."""
+    model = SequenceRegressor(bidirectional=True, hidden_size=5, max_epochs=1, random_state=0)
+    model.set_params(standardize=False).fit(X, SUMS)
+    layer, head = model.network_.encoder.layer, model.network_.head.linear
+    for row, predicted in zip(X, model.predict(X), strict=True):
+        features = np.zeros(10, np.float32)
+        if len(row):
+            y, _ = layer(row[:, None].astype(np.float32))
+            features = np.concatenate([y[-1, 0, :5], y[0, 0, 5:]])
+        assert predicted == head(features)[0]
+
+
+def test_dropout_before_the_head():
+    from rnnfast.models._networks import Head, Shape
+
+    head = Head(3, 2, Shape("gru", 3, 1, False, False, 0.25, "float32", "auto"), 0)
+    head.linear.parameters["weight"][...] = np.eye(2, 3)
+    head.linear.parameters["bias"][...] = 0
+    kept, _ = head.forward(np.ones((10_000, 3), np.float32), 0)
+    assert set(np.unique(kept)) == {0, np.float32(1 / 0.75)}
+    assert kept.mean() == pytest.approx(1, abs=0.02)
+    np.testing.assert_array_equal(head(np.ones((1, 3), np.float32)), [[1, 1]])
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    """Each row once per epoch, in batches of nearly equal size, masks never the same."""
+
+    class Watched:
+        def __init__(self):
+            self.parameters = {"w": np.zeros(1, np.float32)}
+            self.batches, self.seeds = [], []
+
+        def gradients(self, batch, seed):
+            self.batches.append(batch.x.tolist())
+            self.seeds.append(seed)
+            return 0.0, 1.0, {"w": np.ones(1, np.float32)}
+
+    network, history = Watched(), {"loss": [], "validation_loss": []}
+    examples = Examples(np.arange(33), np.arange(33), np.ones(33))
+    course = Course("test", 2, 16, 0.1, None, 5, 10, False)
+    train(network, Adam(network.parameters), examples, None, history, course)
+    assert [len(batch) for batch in network.batches] == [11] * 6
+    first = [row for batch in network.batches[:3] for row in batch]
+    second = [row for batch in network.batches[3:] for row in batch]
+    assert sorted(first) == sorted(second) == list(range(33))
+    assert first != second
+    assert first != sorted(first)
+    assert len(set(network.seeds)) == 6
+    assert history["loss"] == [0.0, 0.0]
 
 
 def test_every_cell_learns():

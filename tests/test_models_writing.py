@@ -16,7 +16,9 @@ from sklearn.model_selection import GridSearchCV  # noqa: E402
 import rnnfast  # noqa: E402
 from rnnfast import _backend  # noqa: E402
 from rnnfast.models import Seq2Seq, SequenceGenerator  # noqa: E402
-from rnnfast.models._decoding import sampler  # noqa: E402
+from rnnfast.models._decoding import beam, greedy, one_by_one, sampler  # noqa: E402
+from rnnfast.models._ragged import Ragged  # noqa: E402
+from rnnfast.models.vocabulary import END  # noqa: E402
 
 compiled = pytest.mark.skipif(not _backend.compiled, reason="the promise is the compiled module's")
 
@@ -116,6 +118,69 @@ def test_a_beam_beats_greed():
     assert model.set_params(strategy="beam", beam_width=2).predict([""]) == ["bf"]
     shares = np.exp(model.log_proba([""] * 2, ["ac", "bf"]))
     np.testing.assert_allclose(shares, [2 / 11, 5 / 11], atol=0.05)
+
+
+class Told:
+    """A pen that reads its probabilities from a table made up for each beginning.
+
+    The state (1, R, 1) has the number of the beginning: what was written, read as digits.
+    """
+
+    V = 7
+
+    def begin(self, features, rows):
+        state = features.reshape(1, -1, 1)
+        return self.next(state), state
+
+    def step(self, tokens, state):
+        state = state * self.V + tokens[None, :, None] + 1
+        return self.next(state), state
+
+    def next(self, state):
+        return np.stack([self.log_p(int(number)) for number in state[0, :, 0]])
+
+    def log_p(self, number):
+        p = np.random.default_rng(number).dirichlet(np.full(self.V, 0.5))
+        with np.errstate(divide="ignore"):
+            return np.log(p)
+
+
+def by_hand(pen, start, length, width):
+    """A beam search in plain words, one row at a time."""
+    beams = [(0.0, [], start)]
+    for _ in range(length):
+        longer = []
+        for score, tokens, state in beams:
+            if END in tokens:
+                longer.append((score, tokens, state))
+                continue
+            for token, log_p in enumerate(pen.log_p(state)):
+                longer.append((score + log_p, [*tokens, token], state * pen.V + token + 1))
+        beams = sorted(longer, key=lambda entry: -entry[0])[:width]
+    best = beams[0][1]
+    return best[: best.index(END)] if END in best else best
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 50])
+def test_a_beam_of_any_width(width):
+    pen, starts = Told(), np.arange(40)
+    begin = Ragged(np.full(40, 2), np.arange(41))
+    for length in (1, 2, 6):
+        found = beam(pen, starts, begin, length, width)
+        expected = [by_hand(pen, int(start), length, width) for start in starts]
+        assert [row.tolist() for row in found] == expected
+    if width == 1:
+        again = one_by_one(pen, starts, begin, 6, greedy)
+        assert [row.tolist() for row in again] == expected
+
+
+def test_the_score_of_a_generator():
+    model = wild()
+    X, y, weights = ["w", "x"], ["abc", "b"], np.array([1.0, 3.0])
+    of_rows = model.log_proba(X, y)
+    assert model.score(X, y) == pytest.approx(of_rows.sum() / (4 + 2))
+    weighted = (of_rows @ weights) / (4 + 3 * 2)
+    assert model.score(X, y, sample_weight=weights) == pytest.approx(weighted)
 
 
 def test_sampling():
