@@ -81,7 +81,7 @@ def beam(pen: Pen, features: Any, begin: Ragged, max_length: int, width: int) ->
         beams, chosen = places // V, places % V
         written = np.concatenate([written[every, beams], chosen[:, :, None]], axis=2)
         parents = (every * done.shape[1] + beams).reshape(-1)
-        done = done[every, beams] | (chosen == END)
+        done = chosen == END
         # Scores only fall: once the best row is done no other overtakes it.
         if t == max_length - 1 or done[:, 0].all():
             break
