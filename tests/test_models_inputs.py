@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from conftest import require
-from sklearn.exceptions import NotFittedError
 
 require("models")
+
+from sklearn.exceptions import NotFittedError  # noqa: E402
 
 from rnnfast.models import SequenceClassifier, SequenceRegressor, Vocabulary, words  # noqa: E402
 
@@ -189,6 +190,7 @@ def test_words_about_numbers(X, words):
         ("text", r"X is of type str, expected a sequence of texts.*A single text is \[text\]"),
         (SERIES, "X is float64, expected tokens: texts or integers"),
         ([1, 2, 3, 4], r"X\[0\] is of type int, expected a text"),
+        (iter(["text"]), "X is of type list_iterator, expected a sequence of texts"),
         ([[1.5]] * 4, "a token is 1.5 of type float"),
         ([], "X is empty"),
     ],

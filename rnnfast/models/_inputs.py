@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ def token_rows(who: str, X: Any, tokenizer: str, name: str = "X") -> list[Sequen
     X : sequence of str, or of sequences of str or int; or (N, T) integer array
     tokenizer : {"words", "characters"}
     """
-    if isinstance(X, str) or not isinstance(X, Iterable):
+    if isinstance(X, str) or not isinstance(X, Collection):
         raise DTypeError(
             f"{who}: {name} is of type {type(X).__qualname__}, expected a sequence of texts, or of "
             f"sequences of tokens. A single text is [text]."

@@ -85,7 +85,7 @@ class WritingModel(SequenceModel):
             )
         targets = _inputs.token_rows(self._who, y, self._target_tokenizer, "y")
         if learn:
-            self._as_text = isinstance(y[0], str)
+            self._as_text = isinstance(next(iter(y)), str)
             self._longest = max(1, *(len(row) for row in targets))
             self.target_vocabulary_ = self._note_target(X, targets)
         x, before = self._conditions(X, learn)
