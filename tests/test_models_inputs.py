@@ -6,6 +6,7 @@ from conftest import require
 
 require("models")
 
+from sklearn.base import clone  # noqa: E402
 from sklearn.exceptions import NotFittedError  # noqa: E402
 
 from rnnfast.models import SequenceClassifier, SequenceRegressor, Vocabulary, words  # noqa: E402
@@ -106,6 +107,11 @@ def test_a_vocabulary_of_their_own():
     np.testing.assert_array_equal(
         model.predict_proba(["good film"]), model.predict_proba(["good strange"])
     )
+    shared = Vocabulary(["good", "bad"])
+    same = classified(TEXTS, vocabulary=shared)
+    assert same.vocabulary_ is shared
+    np.testing.assert_array_equal(same.predict_proba(TEXTS), model.predict_proba(TEXTS))
+    assert clone(same).vocabulary == shared != Vocabulary(["bad", "good"])
     assert classified([*TEXTS[:3], "bad bad"], vocabulary_size=1).vocabulary_.tokens[4:] == ("bad",)
 
 

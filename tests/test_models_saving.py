@@ -15,7 +15,7 @@ require("models")
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 
-from rnnfast.models import SequenceClassifier, SequenceRegressor  # noqa: E402
+from rnnfast.models import SequenceClassifier, SequenceRegressor, Vocabulary  # noqa: E402
 
 TEXTS = ["good film", "bad film", "good day", "Größe ß"]
 SERIES = np.random.default_rng(0).standard_normal((6, 4))
@@ -52,6 +52,12 @@ def test_classifiers_come_back(tmp_path, labels):
     objects = model.fit(TEXTS, np.array(["a", "b", "a", "c"], object))
     objects.save(tmp_path / "objects")
     assert SequenceClassifier.load(tmp_path / "objects").classes_.dtype == object
+
+
+def test_a_vocabulary_comes_back(tmp_path):
+    model = SequenceClassifier(input="tokens", vocabulary=Vocabulary(["good", "Größe"]))
+    model.set_params(max_epochs=1).fit(TEXTS, [0, 1, 0, 1])
+    same(model, tmp_path / "model", TEXTS, [0, 1, 0, 1], "predict_proba")
 
 
 def test_regressors_come_back(tmp_path):

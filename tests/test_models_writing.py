@@ -293,6 +293,9 @@ def test_words():
         ({"y": None}, "requires y to be passed"),
         ({"y": TUNES[:2]}, "X has 4 rows and y has 2"),
         ({"y": "abcd"}, "y is of type str"),
+        ({"X": None}, "X has shape (), expected (N,): a label for each sequence"),
+        ({"X": None, "input": "tokens"}, "X is of type NoneType, expected a sequence of texts"),
+        ({"X": np.ones(4), "input": "vectors"}, "Reshape your data"),
     ):
         with pytest.raises((ValueError, TypeError)) as error:
             fit(**parameters)

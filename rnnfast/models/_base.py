@@ -69,7 +69,7 @@ class SequenceModel(BaseEstimator):
         the first `fit`; so are the targets of a regression, and its predictions are brought back.
     tokenizer : {"words", "characters"}, default "words"
         What cuts a text into tokens.
-    vocabulary : iterable of str or int, or None, default None
+    vocabulary : Vocabulary, iterable of str or int, or None, default None
         The tokens to know; None learns them from X.
     vocabulary_size : int or None, default None
         How many tokens to learn, the most frequent ones; None for all. Others are ``<UNK>``.
@@ -108,7 +108,7 @@ class SequenceModel(BaseEstimator):
     input: str = "numbers"
     standardize: bool = True
     tokenizer: str = "words"
-    vocabulary: Iterable[Any] | None = None
+    vocabulary: Vocabulary | Iterable[Any] | None = None
     vocabulary_size: int | None = None
     embedding_size: int | None = None
     dtype: Any = "float32"
@@ -291,6 +291,8 @@ class SequenceModel(BaseEstimator):
         return x.with_values(((x.values - self._x_mean) / self._x_scale).astype(self.dtype))
 
     def _learn_vocabulary(self, rows: Iterable[Iterable[Any]]) -> Vocabulary:
+        if isinstance(self.vocabulary, Vocabulary):
+            return self.vocabulary
         if self.vocabulary is not None:
             return Vocabulary(self.vocabulary)
         return Vocabulary.learn(rows, self.vocabulary_size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import check_array
 
 from ..errors import ArgumentError, ShapeError
 from . import _inputs, _labels
@@ -76,7 +76,12 @@ class SequenceGenerator(WritingModel):
             prompts = [self.target_vocabulary_.encode(row) for row in rows]
             return np.empty((len(rows), 0)), prompts
         if self.input == "classes":
-            labels = column_or_1d(X)
+            labels = np.asarray(X)
+            if labels.ndim != 1:
+                raise ShapeError(
+                    f"{self._who}: X has shape {labels.shape}, expected (N,): a label for each "
+                    "sequence."
+                )
             if learn:
                 self.classes_ = np.unique(labels)
             x = _labels.encode(self._who, labels, self.classes_, "X")

@@ -92,6 +92,12 @@ class Vocabulary:
     def __contains__(self, token: object) -> bool:
         return token in self._indices
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.tokens == other.tokens
+
+    def __hash__(self) -> int:
+        return hash(self.tokens)
+
     def __repr__(self) -> str:
         return f"<Vocabulary of {len(self):,} tokens>"
 
