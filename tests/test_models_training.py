@@ -294,3 +294,19 @@ def test_progress_and_picture(capsys):
         alone = SequenceRegressor(max_epochs=2).fit(X, SUMS).plot_history()
         assert len(alone.get_lines()) == 1
         pyplot.close(alone.figure)
+
+
+def test_every_model_on_every_device(device):
+    """Trained and run there; writing runs step by step."""
+    from rnnfast.models import Forecaster, Seq2Seq, SequenceGenerator, SequenceTagger
+
+    common = {"device": device, "max_epochs": 2, "hidden_size": 4, "random_state": 0}
+    some, tags = X[:8], [np.sign(row[:, 0]) for row in X[:8]]
+    assert SequenceClassifier(**common).fit(X, LABELS).predict(X).shape == LABELS.shape
+    assert SequenceRegressor(**common).fit(X, SUMS).predict(X).shape == SUMS.shape
+    assert len(SequenceTagger(**common).fit(some, tags).predict(some)) == 8
+    assert Forecaster(**common).fit(np.arange(40.0)).predict(np.arange(9.0), steps=2).shape == (2,)
+    for strategy in ("greedy", "sample", "beam"):
+        writing = {**common, "strategy": strategy, "cell": "lstm", "tokenizer": "characters"}
+        assert len(SequenceGenerator(**writing).fit(["a", "b"], ["xy", "z"]).predict(["b"])) == 1
+        assert len(Seq2Seq(**writing).fit(some[:2], ["xy", "z"]).predict(some)) == 8
