@@ -22,6 +22,8 @@ _PACKAGES = {
     "models": ("sklearn", "safetensors", "tqdm", "matplotlib"),
     # What test_models_estimators.py hands joblib's work to.
     "dask": ("distributed",),
+    # What test_models_inputs.py, and scikit-learn's own checks, give the models.
+    "pandas": ("pandas",),
     "core": ("rnnfast._core",),
     # What test_weights_frameworks.py compares with.
     "onnx": ("onnx",),

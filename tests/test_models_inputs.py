@@ -9,7 +9,15 @@ require("models")
 from sklearn.base import clone  # noqa: E402
 from sklearn.exceptions import NotFittedError  # noqa: E402
 
-from rnnfast.models import SequenceClassifier, SequenceRegressor, Vocabulary, words  # noqa: E402
+from rnnfast.models import (  # noqa: E402
+    Forecaster,
+    SequenceClassifier,
+    SequenceGenerator,
+    SequenceRegressor,
+    SequenceTagger,
+    Vocabulary,
+    words,
+)
 
 rng = np.random.default_rng(0)
 SERIES = rng.standard_normal((12, 5, 3))
@@ -67,6 +75,36 @@ def test_several_targets():
     table = np.stack([Y, -Y], axis=1)
     assert predicted(SERIES, table).shape == (12, 2)
     assert predicted(SERIES, table[:, :1]).shape == (12, 1)
+
+
+def test_tables_of_pandas():
+    """A row is a series; an index of its own changes nothing."""
+    pandas = require("pandas")
+    X = SERIES[:, :, 0]
+    rows = pandas.Index(range(100, 112))
+    table = pandas.DataFrame(X, index=rows, columns=list("abcde"))
+    np.testing.assert_array_equal(
+        predicted(table, pandas.Series(Y, index=rows), num_layers=2), predicted(X, num_layers=2)
+    )
+    column = pandas.Series(list(X), index=rows)
+    np.testing.assert_array_equal(predicted(column), predicted(X))
+    texts = pandas.Series(TEXTS, index=rows[:4])
+    np.testing.assert_array_equal(
+        classified(texts).predict_proba(texts), classified(TEXTS).predict_proba(TEXTS)
+    )
+    model = SequenceTagger(**QUICK)
+    tags = model.fit(table, table > 0).predict(table)
+    np.testing.assert_array_equal(tags, model.fit(X, X > 0).predict(X))
+    model = SequenceGenerator(tokenizer="characters", **QUICK)
+    labels = pandas.Series(["x", "y", "x", "y"], index=rows[:4])
+    assert model.fit(labels, texts).predict(labels) == model.fit(labels.tolist(), TEXTS).predict(
+        ["x", "y", "x", "y"]
+    )
+    model = Forecaster(**QUICK)
+    wave = np.sin(np.arange(40.0))
+    days = pandas.Series(wave, index=pandas.date_range("2020-01-01", periods=40))
+    np.testing.assert_array_equal(model.fit(days).predict(days), model.fit(wave).predict(wave))
+    assert model.fit(table).predict(table).shape == (12, 1)
 
 
 TEXTS = ["good film", "bad film", "good day", "bad day"]

@@ -28,6 +28,8 @@ def number_rows(who: str, X: Any, name: str = "X") -> Ragged:
     Ragged
         With float values (M, F), finite.
     """
+    if getattr(X, "ndim", 0) == 1:
+        X = unframed(X)
     if is_list(X):
         if len(X) == 0:
             raise ArgumentError(
@@ -48,6 +50,11 @@ def number_rows(who: str, X: Any, name: str = "X") -> Ragged:
     return Ragged(
         np.ascontiguousarray(array).reshape(N * T, features), np.arange(N + 1, dtype=np.int64) * T
     )
+
+
+def unframed(X: Any) -> Any:
+    """Return a table or column of pandas as the array it holds, anything else as it is."""
+    return X.to_numpy() if hasattr(X, "to_numpy") else X
 
 
 def is_list(X: Any) -> bool:
@@ -115,7 +122,7 @@ def token_rows(who: str, X: Any, tokenizer: str, name: str = "X") -> list[Sequen
     for k, row in enumerate(X):
         if isinstance(row, str):
             rows.append(cut(row))
-        elif isinstance(row, Iterable) and np.ndim(row) == 1:  # type: ignore[arg-type]
+        elif isinstance(row, Iterable) and getattr(row, "ndim", 1) == 1:
             rows.append(list(row))
         else:
             raise DTypeError(

@@ -177,6 +177,7 @@ class Forecaster(SequenceModel):
         """
         check_is_fitted(self)
         steps = self.horizon if steps is None else _values.at_least(self._who, "steps", steps, 1)
+        X = _inputs.unframed(X)
         series = list(self._read_rows(_several(X)))
         if not all(len(row) for row in series):
             raise ShapeError(f"{self._who}: X has a series of no step, expected at least one.")

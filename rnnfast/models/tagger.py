@@ -73,6 +73,7 @@ class SequenceTagger(SequenceModel):
 
     def _tags(self, y: Any, x: Ragged) -> np.ndarray:
         """Check y and return all labels, (M,), those of x's steps."""
+        y = _inputs.unframed(y)
         _inputs.same_number(self._who, len(x), len(y))
         rows = [np.asarray(list(row)) for row in y]
         for k, (row, length) in enumerate(zip(rows, x.lengths, strict=True)):
