@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import time
 
@@ -15,7 +16,12 @@ require("models")
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 
-from rnnfast.models import SequenceClassifier, SequenceRegressor, Vocabulary  # noqa: E402
+from rnnfast.models import (  # noqa: E402
+    Forecaster,
+    SequenceClassifier,
+    SequenceRegressor,
+    Vocabulary,
+)
 
 TEXTS = ["good film", "bad film", "good day", "Größe ß"]
 SERIES = np.random.default_rng(0).standard_normal((6, 4))
@@ -79,6 +85,25 @@ def test_dtypes_come_back(tmp_path, dtype):
     np.testing.assert_array_equal(copy.predict(SERIES), model.predict(SERIES))
 
 
+def test_parameters_set_after_the_fit_are_for_the_next_one(tmp_path):
+    """The network there is stays as it was made: in predictions, pickles, files and warm starts."""
+    model = SequenceRegressor(max_epochs=1, random_state=0).fit(SERIES, SERIES[:, 0])
+    expected = model.predict(SERIES)
+    model.set_params(hidden_size=5, cell="lstm", dtype="float64", num_layers=2, input="tokens")
+    np.testing.assert_array_equal(model.predict(SERIES), expected)
+    model.save(tmp_path / "model")
+    for copy in (SequenceRegressor.load(tmp_path / "model"), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(copy.predict(SERIES), expected)
+        assert copy.hidden_size == 5
+        copy.partial_fit(SERIES, SERIES[:, 0])
+        assert copy.network_.encoder.layer.hidden_size == 64
+        copy.set_params(input="numbers").fit(SERIES, SERIES[:, 0])
+        assert copy.network_.encoder.layer.hidden_size == 5
+    forecaster = Forecaster(max_epochs=1).fit(np.arange(40.0))
+    assert forecaster.set_params(horizon=3).predict(np.arange(40.0)).shape == (1,)
+    assert forecaster.fit(np.arange(40.0)).predict(np.arange(40.0)).shape == (3,)
+
+
 def test_the_file_is_safetensors_and_json(tmp_path):
     model = SequenceRegressor(max_epochs=1, hidden_size=3).fit(SERIES, SERIES[:, 0])
     model.save(tmp_path / "model")
@@ -131,6 +156,21 @@ def edited(path, change):
     save_file(arrays, path, metadata={"rnnfast.models": json.dumps(description)})
 
 
+class Pairs:
+    """A dictionary as the file has it: a list of pairs."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def update(self, **values):
+        for pair in self.pairs:
+            pair[1] = values.get(pair[0], pair[1])
+
+
+def made(description):
+    return Pairs(description["fitted"]["_made"]["pairs"])
+
+
 CHANGES = {
     "format": (lambda d, a: d.update(format=2), "has format 2, expected 1"),
     "parameter": (lambda d, a: d["parameters"].update(strange=1), "strange"),
@@ -139,12 +179,15 @@ CHANGES = {
     "attribute": (lambda d, a: d["fitted"].update(predict=1), "entry 'predict' is unknown"),
     "no attribute": (lambda d, a: d["fitted"].pop("_y_mean"), "_y_mean"),
     "no seed": (lambda d, a: d["fitted"].pop("_seed"), "_seed"),
+    "not made": (lambda d, a: d["fitted"].pop("_made"), "_made"),
     "no history": (lambda d, a: d["fitted"].pop("history_"), "history_"),
     "array": (lambda d, a: a.pop("network.head.weight"), "missing weight"),
     "more arrays": (lambda d, a: a.update({"network.head.x": np.ones(1)}), "unexpected x"),
     "shape": (lambda d, a: a.update({"network.head.bias": np.ones(2, np.float32)}), "bias has sha"),
     "dtype": (lambda d, a: a.update({"network.head.bias": np.ones(1)}), "float64"),
-    "size": (lambda d, a: d["parameters"].update(hidden_size=5), "shape"),
+    "size": (lambda d, a: made(d).update(hidden_size=5), "shape"),
+    "made of": (lambda d, a: made(d).update(cell="x"), "'x'"),
+    "input": (lambda d, a: made(d).update(input="tokens"), "_x_mean"),
     "optimizer": (lambda d, a: a.pop("optimizer.steps"), "lack steps"),
     "array kind": (
         lambda d, a: d["fitted"].update(_y_mean={"array": [1], "dtype": "no"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from .vocabulary import TOKENIZERS, Vocabulary
 @dataclass(kw_only=True, repr=False, eq=False)
 class SequenceModel(BaseEstimator):
     """The parameters that every model has.
+
+    Those that shape the network are read by the first fit, and again by a fit that begins anew: set
+    in between, they leave the network as it is.
 
     Parameters
     ----------
@@ -114,6 +118,12 @@ class SequenceModel(BaseEstimator):
     dtype: Any = "float32"
     device: str = "auto"
 
+    _structure: ClassVar[tuple[str, ...]] = (
+        *(field.name for field in dataclasses.fields(Shape)),
+        "embedding_size",
+        "input",
+    )
+    """The parameters that a network is made by. Those of a fit stay in force until the next."""
     _inputs_known: ClassVar[tuple[str, ...]] = ("numbers", "tokens")
     _fitted: ClassVar[tuple[str, ...]] = ()
     """The attributes, beside the common ones, that a fit leaves and a file keeps."""
@@ -174,6 +184,8 @@ class SequenceModel(BaseEstimator):
         **more: Any,
     ) -> Self:
         self._check_parameters()
+        if not again:
+            self._made = {name: getattr(self, name) for name in self._structure}
         examples = self._examples(X, y, sample_weight, learn=not again, **more)
         if not again:
             self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -251,6 +263,10 @@ class SequenceModel(BaseEstimator):
     def _who(self) -> str:
         return f"rnnfast.models.{type(self).__name__}"
 
+    @property
+    def _dtype(self) -> np.dtype:
+        return np.dtype(self._made["dtype"])
+
     def _check_parameters(self) -> None:
         who = self._who
         _values.choice(who, "cell", self.cell, *CELLS)
@@ -272,7 +288,7 @@ class SequenceModel(BaseEstimator):
 
     def _read_rows(self, X: Any, learn: bool = False) -> Ragged:
         """Check X and bring it into the form that the encoder reads."""
-        if self.input == "tokens":
+        if self._made["input"] == "tokens":
             rows = _inputs.token_rows(self._who, X, self.tokenizer)
             if learn:
                 self.vocabulary_ = self._learn_vocabulary(rows)
@@ -288,7 +304,7 @@ class SequenceModel(BaseEstimator):
                 f"{self._who}: X has {features} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input; F={self.n_features_in_} from fit."
             )
-        return x.with_values(((x.values - self._x_mean) / self._x_scale).astype(self.dtype))
+        return x.with_values(((x.values - self._x_mean) / self._x_scale).astype(self._dtype))
 
     def _learn_vocabulary(self, rows: Iterable[Iterable[Any]]) -> Vocabulary:
         if isinstance(self.vocabulary, Vocabulary):
@@ -299,21 +315,14 @@ class SequenceModel(BaseEstimator):
 
     def _encoder(self, seed: int) -> Encoder:
         """Make what reads X."""
-        if self.input == "tokens":
-            return Encoder(self._shape(), len(self.vocabulary_), True, self.embedding_size, seed)
+        if self._made["input"] == "tokens":
+            size = self._made["embedding_size"]
+            return Encoder(self._shape(), len(self.vocabulary_), True, size, seed)
         return Encoder(self._shape(), self.n_features_in_, False, None, seed)
 
     def _shape(self) -> Shape:
-        return Shape(
-            self.cell,
-            self.hidden_size,
-            self.num_layers,
-            self.bidirectional,
-            self.residual,
-            self.dropout,
-            self.dtype,
-            self.device,
-        )
+        names = (field.name for field in dataclasses.fields(Shape))
+        return Shape(**{name: self._made[name] for name in names})
 
     def _outputs(self, x: Ragged) -> np.ndarray:
         """Run the network over all rows, a batch at a time."""
@@ -406,16 +415,17 @@ class SequenceModel(BaseEstimator):
 
     def _kept(self) -> tuple[str, ...]:
         """Names of what a fit notes beside the arrays of the network."""
-        return ("history_", "_seed", *self._of_x(), *self._fitted)
+        return ("history_", "_made", "_seed", *self._of_x(), *self._fitted)
 
     def _of_x(self) -> tuple[str, ...]:
         """Names of what a fit notes of X."""
-        if self.input == "tokens":
+        if self._made["input"] == "tokens":
             return ("vocabulary_",)
         return ("n_features_in_", "_x_mean", "_x_scale")
 
     def _note(self, fitted: dict[str, Any]) -> None:
         """Set what `_kept` names, exactly that: a file may not set anything else."""
+        self._made = fitted.get("_made", {"input": None})
         if odd := sorted(set(fitted) ^ set(self._kept())):
             kind = "unknown" if odd[0] in fitted else "missing"
             raise ArgumentError(f"the entry {odd[0]!r} is {kind}.")

@@ -53,6 +53,7 @@ class Forecaster(SequenceModel):
     horizon: int = 1
     window: int = 24
 
+    _structure: ClassVar[tuple[str, ...]] = (*SequenceModel._structure, "horizon")
     _inputs_known: ClassVar[tuple[str, ...]] = ("numbers",)
     _fitted: ClassVar[tuple[str, ...]] = ("_y_scale",)
 
@@ -99,7 +100,7 @@ class Forecaster(SequenceModel):
             self._y_scale = np.sqrt(np.square(changes, dtype=np.float64).mean(0))
             self._y_scale[self._y_scale == 0] = 1.0
         scaled = (targets / self._y_scale).reshape(len(targets), -1)
-        return Examples(windows, scaled.astype(self.dtype), weights[owner], owner)
+        return Examples(windows, scaled.astype(self._dtype), weights[owner], owner)
 
     def _windows(self, series: Ragged) -> tuple[Ragged, np.ndarray, np.ndarray]:
         """Cut series into all windows and the changes that follow each.
@@ -112,18 +113,19 @@ class Forecaster(SequenceModel):
         owner : (n,) int
             The series that each came from.
         """
+        horizon = self._made["horizon"]
         parts, changes, owner = [], [], []
         for k, row in enumerate(series):
-            if len(row) <= self.horizon:
+            if len(row) <= horizon:
                 raise ShapeError(
-                    f"{self._who}: X[{k}] has {len(row)} steps, expected more than {self.horizon}; "
-                    f"horizon={self.horizon}."
+                    f"{self._who}: X[{k}] has {len(row)} steps, expected more than {horizon}; "
+                    f"horizon={horizon}."
                 )
-            window = min(self.window, len(row) - self.horizon)
-            for start in range(len(row) - self.horizon - window + 1):
+            window = min(self.window, len(row) - horizon)
+            for start in range(len(row) - horizon - window + 1):
                 end = start + window
                 parts.append(row[start:end])
-                changes.append(row[end : end + self.horizon] - row[end - 1])
+                changes.append(row[end : end + horizon] - row[end - 1])
                 owner.append(k)
         return Ragged.of(parts, series.values[:0]), np.stack(changes), np.array(owner)
 
@@ -132,12 +134,13 @@ class Forecaster(SequenceModel):
 
         Windows that overlap theirs stay, but none of their targets.
         """
+        horizon = self._made["horizon"]
         train, validation = [], []
         for owned in np.split(
             np.arange(len(examples.x)), np.flatnonzero(np.diff(examples.owner)) + 1
         ):
             count = max(1, round(self.validation_fraction * len(owned)))
-            before = len(owned) - count - (self.horizon - 1)
+            before = len(owned) - count - (horizon - 1)
             if before < 1:
                 train.append(owned)  # too short to be divided
             else:
@@ -147,14 +150,15 @@ class Forecaster(SequenceModel):
             raise ShapeError(
                 f"{self._who}: all series are too short to hold out their ends under "
                 f"early_stopping=True; expected one of more than window + 2 * horizon = "
-                f"{self.window + 2 * self.horizon} steps."
+                f"{self.window + 2 * horizon} steps."
             )
         return examples.take(np.concatenate(train)), examples.take(np.concatenate(validation))
 
     def _make(self, seed: int) -> Reader:
+        horizon = self._made["horizon"]
         first, second = seeds(seed, 2)
         encoder = self._encoder(first)
-        head = Head(encoder.width, self.horizon * self.n_features_in_, self._shape(), second)
+        head = Head(encoder.width, horizon * self.n_features_in_, self._shape(), second)
         for array in head.linear.parameters.values():
             array[...] = 0  # the naive forecast
         return Reader(encoder, head, squared_error, each_step=False)
@@ -176,21 +180,22 @@ class Forecaster(SequenceModel):
             As X: for one series, several of one variable, or several of F.
         """
         check_is_fitted(self)
-        steps = self.horizon if steps is None else _values.at_least(self._who, "steps", steps, 1)
+        horizon = self._made["horizon"]
+        steps = horizon if steps is None else _values.at_least(self._who, "steps", steps, 1)
         X = _inputs.unframed(X)
         series = list(self._read_rows(_several(X)))
         if not all(len(row) for row in series):
             raise ShapeError(f"{self._who}: X has a series of no step, expected at least one.")
         N, F = len(series), self.n_features_in_
-        ahead = np.empty((N, 0, F), self.dtype)
+        ahead = np.empty((N, 0, F), self._dtype)
         while ahead.shape[1] < steps:
             ends = [
                 np.concatenate([row[-self.window :], more])[-self.window :]
                 for row, more in zip(series, ahead, strict=True)
             ]
-            changes = self._outputs(Ragged.of(ends, series[0][:0])).reshape(N, self.horizon, F)
+            changes = self._outputs(Ragged.of(ends, series[0][:0])).reshape(N, horizon, F)
             last = np.stack([end[-1] for end in ends])[:, None]
-            ahead = np.concatenate([ahead, (last + changes * self._y_scale).astype(self.dtype)], 1)
+            ahead = np.concatenate([ahead, (last + changes * self._y_scale).astype(self._dtype)], 1)
         result = ahead[:, :steps] * self._x_scale + self._x_mean
         if _is_one(X):
             return result[0, :, 0]
@@ -203,12 +208,13 @@ class Forecaster(SequenceModel):
         is perfect, 0 no better than repeating the last value.
         """
         check_is_fitted(self)
+        horizon = self._made["horizon"]
         examples = self._examples(X, y, sample_weight, learn=False)
         left = np.square(self._outputs(examples.x) - examples.y, dtype=np.float64)
         naive = np.square(examples.y, dtype=np.float64)
         weights = examples.weights
         # Equal units for all variables, instead of those that they are trained in.
-        units = np.tile(np.square(self._y_scale), self.horizon)
+        units = np.tile(np.square(self._y_scale), horizon)
         return float(1 - (weights @ left @ units) / (weights @ naive @ units))
 
 

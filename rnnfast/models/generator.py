@@ -62,20 +62,20 @@ class SequenceGenerator(WritingModel):
 
     def _of_x(self) -> tuple[str, ...]:
         vectors = ("n_features_in_", "_x_mean", "_x_scale")
-        return {"classes": ("classes_",), "vectors": vectors, "tokens": ()}[self.input]
+        return {"classes": ("classes_",), "vectors": vectors, "tokens": ()}[self._made["input"]]
 
     def _note_target(self, X: Any, rows: list[Any]) -> Vocabulary:
-        if self.input == "tokens":
+        if self._made["input"] == "tokens":
             rows = [*_inputs.token_rows(self._who, X, self.tokenizer), *rows]
         return self._learn_vocabulary(rows)
 
     def _conditions(self, X: Any, learn: bool = False) -> tuple[Any, list[np.ndarray]]:
         nothing = np.empty(0, np.int64)
-        if self.input == "tokens":
+        if self._made["input"] == "tokens":
             rows = _inputs.token_rows(self._who, X, self.tokenizer)
             prompts = [self.target_vocabulary_.encode(row) for row in rows]
             return np.empty((len(rows), 0)), prompts
-        if self.input == "classes":
+        if self._made["input"] == "classes":
             labels = np.asarray(X)
             if labels.ndim != 1:
                 raise ShapeError(
@@ -96,20 +96,20 @@ class SequenceGenerator(WritingModel):
                 f"expecting {self.n_features_in_} features as input; F={self.n_features_in_} "
                 "from fit."
             )
-        x = ((table - self._x_mean) / self._x_scale).astype(self.dtype)
+        x = ((table - self._x_mean) / self._x_scale).astype(self._dtype)
         return x, [nothing] * len(x)
 
     def _make(self, seed: int) -> Writer:
         features = None
-        if self.input != "tokens":
-            classes = self.input == "classes"
+        if self._made["input"] != "tokens":
+            classes = self._made["input"] == "classes"
             features = len(self.classes_) if classes else self.n_features_in_
         return Writer.of(
             self._shape(),
             len(self.target_vocabulary_),
-            self.embedding_size,
+            self._made["embedding_size"],
             features,
-            self.input == "classes",
+            self._made["input"] == "classes",
             seed,
         )
 

@@ -52,7 +52,7 @@ class SequenceRegressor(RegressorMixin, SequenceModel):
                 f"{self._who}: y has shape {y.shape}, expected (N, *{tuple(self._y_shape)}) from "
                 "the first fit."
             )
-        return Examples(x, ((table - self._y_mean) / self._y_scale).astype(self.dtype), weights)
+        return Examples(x, ((table - self._y_mean) / self._y_scale).astype(self._dtype), weights)
 
     def _make(self, seed: int) -> Reader:
         first, second = seeds(seed, 2)

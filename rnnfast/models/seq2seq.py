@@ -75,7 +75,7 @@ class Seq2Seq(WritingModel):
         writer = Writer.of(
             dataclasses.replace(self._shape(), bidirectional=False),
             len(self.target_vocabulary_),
-            self.embedding_size,
+            self._made["embedding_size"],
             encoder.width,
             False,
             second,
