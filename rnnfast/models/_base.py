@@ -295,16 +295,20 @@ class SequenceModel(BaseEstimator):
             encoded = [self.vocabulary_.encode(row) for row in rows]
             return Ragged.of(encoded, np.empty(0, np.int64))
         x = _inputs.number_rows(self._who, X)
-        features = x.values.shape[1]
+        return x.with_values(self._scaled(x.values, learn))
+
+    def _scaled(self, values: np.ndarray, learn: bool) -> np.ndarray:
+        """Return (M, F) in units of what was noted of the first fit's; under `learn` note it."""
+        features = values.shape[1]
         if learn:
             self.n_features_in_ = features
-            self._x_mean, self._x_scale = _moments(x.values, self.standardize)
+            self._x_mean, self._x_scale = _moments(values, self.standardize)
         elif features != self.n_features_in_:
             raise ShapeError(
                 f"{self._who}: X has {features} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input; F={self.n_features_in_} from fit."
             )
-        return x.with_values(((x.values - self._x_mean) / self._x_scale).astype(self._dtype))
+        return ((values - self._x_mean) / self._x_scale).astype(self._dtype)
 
     def _learn_vocabulary(self, rows: Iterable[Iterable[Any]]) -> Vocabulary:
         if isinstance(self.vocabulary, Vocabulary):

@@ -10,7 +10,6 @@ from sklearn.utils import check_array
 
 from ..errors import ArgumentError, ShapeError
 from . import _inputs, _labels
-from ._base import _moments
 from ._target import WritingModel
 from ._writing import Writer
 from .vocabulary import Vocabulary
@@ -87,16 +86,7 @@ class SequenceGenerator(WritingModel):
             x = _labels.encode(self._who, labels, self.classes_, "X")
             return x, [nothing] * len(x)
         table = check_array(X, dtype=np.float64, estimator=self._who, input_name="X")
-        if learn:
-            self.n_features_in_ = table.shape[1]
-            self._x_mean, self._x_scale = _moments(table, self.standardize)
-        elif table.shape[1] != self.n_features_in_:
-            raise ShapeError(
-                f"{self._who}: X has {table.shape[1]} features, but {type(self).__name__} is "
-                f"expecting {self.n_features_in_} features as input; F={self.n_features_in_} "
-                "from fit."
-            )
-        x = ((table - self._x_mean) / self._x_scale).astype(self._dtype)
+        x = self._scaled(table, learn)
         return x, [nothing] * len(x)
 
     def _make(self, seed: int) -> Writer:
