@@ -19,6 +19,11 @@ from rnnfast import _backend
 _PACKAGES = {
     "torch": ("torch",),
     "cli": ("typer", "tqdm", "matplotlib", "safetensors"),
+    "models": ("sklearn", "safetensors", "tqdm", "matplotlib"),
+    # What test_models_estimators.py hands joblib's work to.
+    "dask": ("distributed",),
+    # What test_models_inputs.py, and scikit-learn's own checks, give the models.
+    "pandas": ("pandas",),
     "core": ("rnnfast._core",),
     # What test_weights_frameworks.py compares with.
     "onnx": ("onnx",),

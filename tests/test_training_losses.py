@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rnnfast import DTypeError, IndexRangeError, ShapeError
+from rnnfast import ArgumentError, DTypeError, IndexRangeError, ShapeError
 from rnnfast.training import softmax_cross_entropy, squared_error
 
 
@@ -119,3 +119,53 @@ def test_squared_error():
 def test_words(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_are_a_weighted_mean(dtype):
+    """A position of weight 2 counts as two, one of weight 0 as none."""
+    rng = np.random.default_rng(3)
+    weights = np.array([1, 0, 2, 1], dtype)
+    repeated = np.repeat(np.arange(4), weights.astype(int))
+    logits, classes = rng.standard_normal((4, 3)).astype(dtype), np.array([0, 2, 1, 1])
+    values = rng.standard_normal((4, 3)).astype(dtype)
+    eps = float(np.finfo(dtype).eps)
+    for function, targets in ((softmax_cross_entropy, classes), (squared_error, values)):
+        loss, gradient = function(logits, targets, weights)
+        expected, parts = function(logits[repeated], targets[repeated])
+        summed = np.zeros_like(logits)
+        np.add.at(summed, repeated, parts)
+        assert loss == pytest.approx(expected, rel=8 * eps)
+        assert gradient.dtype == dtype
+        np.testing.assert_allclose(gradient, summed, rtol=0, atol=4 * eps)
+
+
+def test_weights_of_zero_are_no_loss_and_no_gradient():
+    logits = np.ones((2, 3), np.float32)
+    for function, targets in ((softmax_cross_entropy, np.array([0, 1])), (squared_error, -logits)):
+        loss, gradient = function(logits, targets, np.zeros(2, np.float32))
+        assert loss == 0
+        assert not gradient.any()
+
+
+def test_weights_of_inner_axes():
+    rng = np.random.default_rng(4)
+    y, targets = rng.standard_normal((2, 2, 3, 2))
+    weights = rng.uniform(0.5, 2, (2, 3))
+    loss, gradient = squared_error(y, targets, weights)
+    assert loss == pytest.approx(np.average(np.square(y - targets).mean(-1), weights=weights))
+    expected = central_differences(lambda a: squared_error(a, targets, weights)[0], y)
+    np.testing.assert_allclose(gradient, expected, atol=1e-9)
+
+
+def test_words_about_weights():
+    y = np.ones((2, 3), np.float32)
+    with pytest.raises(ShapeError, match=r"weights has shape \(3,\), expected \(2,\)"):
+        squared_error(y, y, np.ones(3))
+    with pytest.raises(ShapeError, match=r"weights has shape \(2, 3\), expected \(2,\)"):
+        softmax_cross_entropy(y, np.array([0, 1]), np.ones((2, 3)))
+    with pytest.raises(DTypeError, match="weights is int64"):
+        squared_error(y, y, np.ones(2, np.int64))
+    for wrong in (-1.0, np.nan, np.inf):
+        with pytest.raises(ArgumentError, match="negative or not finite"):
+            squared_error(y, y, np.array([1.0, wrong]))

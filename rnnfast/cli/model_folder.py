@@ -12,7 +12,6 @@ before the next action depends on it.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from .._files import replace_file
 from ..errors import ArgumentError
 
 FORMAT = 1
@@ -48,11 +48,13 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"weights-{step:08d}.safetensors"
-    _replace(weights, save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
+    replace_file(
+        weights, save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    )
     content = json.dumps(
         {"format": FORMAT, "weights": weights.name, **description}, indent=2, ensure_ascii=False
     )
-    _replace(folder / DESCRIPTION, (content + "\n").encode())
+    replace_file(folder / DESCRIPTION, (content + "\n").encode())
     for old in folder.glob("weights-*.safetensors*"):
         if old.name != weights.name:
             old.unlink()
@@ -103,18 +105,3 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"another version of rnnfast wrote it."
         )
     return description
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment there is the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself is on disk before anything is built on it
-    finally:
-        os.close(directory)
