@@ -45,7 +45,7 @@ struct Region {
   void (*run)(const Args&, void*, const Member&);
   char* scratch;
   size_t scratch_per_job;
-  TeamBarrier* barriers;  // one for each part of the team
+  TeamBarrier* barriers;  // one for each part of the team, and behind them one for all
 
   static void wait(void* barrier, int id, int n) {
     static_cast<TeamBarrier*>(barrier)->wait(id, n);
@@ -56,10 +56,13 @@ struct Region {
     const int each =
         n / parts;  // members of a part; what is left over when it is not even stays idle
     const int part = id / each;
-    if (part >= parts) return;
-    const Member member{id % each, each, region.barriers + part, wait};
-    for (int j = part; j < region.count; j += parts)
-      region.run(region.jobs[j], region.scratch + size_t(j) * region.scratch_per_job, member);
+    if (part < parts) {
+      const Member member{id % each, each, region.barriers + part, wait};
+      for (int j = part; j < region.count; j += parts)
+        region.run(region.jobs[j], region.scratch + size_t(j) * region.scratch_per_job, member);
+    }
+    // OpenMP waits here as well, but spins for up to 15 ms, on a core that the last member may need.
+    region.barriers[region.count].wait(id, n);
   }
 };
 
@@ -78,8 +81,8 @@ void run_jobs(const Args* jobs, int count, int threads, size_t (*scratch_size)(c
     return;
   }
   std::vector<TeamBarrier> barriers;
-  barriers.reserve(size_t(count));
-  for (int j = 0; j < count; ++j) barriers.emplace_back(threads);
+  barriers.reserve(size_t(count) + 1);
+  for (int j = 0; j <= count; ++j) barriers.emplace_back(threads);
   Region<Args> region{jobs,    count,          run, static_cast<char*>(scratch.get()),
                       per_job, barriers.data()};
   run_team(threads, Region<Args>::body, &region);

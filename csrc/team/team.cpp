@@ -3,8 +3,15 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <mutex>
 #include <stdexcept>
@@ -90,9 +97,32 @@ int threads_from_environment() {
 
 std::atomic<int> chosen_threads{0};
 
-// A pause takes 40 cycles on some CPUs and 140 on others: 200 of them are 3 to 10 microseconds, longer than any step
-// that is worth splitting has to wait, and short beside the time slice of a member that lost its core.
-constexpr int kSpinsBeforeYield = 200;
+// How often a member looks before it sleeps. A pause takes 40 cycles on some CPUs and 140 on others: this is 15 to 100
+// microseconds, longer than members of equal work have to wait for each other, and than it takes to wake one.
+constexpr int kSpins = 2000;
+// Where another process has a core, the member that is waited for may be gone for a time slice, and to spin is to keep
+// it from this core too. After some waits in a row that ended in sleep, only one in many spins. To yield instead of
+// sleeping puts a thread behind everything else for milliseconds, over and over: beside a busy process two threads
+// took 1.7 to 4 times as long as one (benchmarks/busy.py, OMP_WAIT_POLICY=PASSIVE: by default OpenMP's own waits spin).
+constexpr int kSleepsInARow = 4, kSpinAgain = 64;
+thread_local int sleeps = 0;
+
+// Sleep unless `flag` has changed from `seen`; may wake for no reason.
+void sleep_on(std::atomic<uint32_t>& flag, uint32_t seen) {
+#if defined(__linux__)
+  syscall(SYS_futex, &flag, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+#else
+  (void)flag, (void)seen;
+  sched_yield();
+#endif
+}
+void wake_all(std::atomic<uint32_t>& flag) {
+#if defined(__linux__)
+  syscall(SYS_futex, &flag, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+#else
+  (void)flag;
+#endif
+}
 
 }  // namespace
 
@@ -123,17 +153,31 @@ void run_team(int asked, TeamBody body, void* context) {
   body(context, 0, 1);
 }
 
-TeamBarrier::TeamBarrier(int most) : flags_(new Flag[size_t(most)]) {}
+TeamBarrier::TeamBarrier(int most) : flags_(new Flag[size_t(most) + 1]) {}
 
 void TeamBarrier::wait(int id, int n) {
-  const uint32_t mine = flags_[id].value.load(std::memory_order_relaxed) + 1;
-  flags_[id].value.store(mine, std::memory_order_release);
+  std::atomic<uint32_t>&sleepers = flags_[0].value, &my_flag = flags_[1 + id].value;
+  const uint32_t mine = my_flag.load(std::memory_order_relaxed) + 1;
+  const auto behind = [mine](uint32_t value) { return int32_t(value - mine) < 0; };
+  // Sequentially consistent, with the count of sleepers: either I see a sleeper, or it sees my flag.
+  my_flag.store(mine);
+  if (sleepers.load()) wake_all(my_flag);
   for (int other = 0; other < n; ++other) {
-    int spins = 0;
-    while (int32_t(flags_[other].value.load(std::memory_order_acquire) - mine) < 0) {
-      if (++spins <= kSpinsBeforeYield) pause_thread();
-      else sched_yield();
+    std::atomic<uint32_t>& flag = flags_[1 + other].value;
+    if (!behind(flag.load(std::memory_order_acquire))) continue;
+    if (sleeps < kSleepsInARow || sleeps % kSpinAgain == 0) {
+      int i = 0;
+      do pause_thread();
+      while (behind(flag.load(std::memory_order_acquire)) && ++i < kSpins);
+      if (i < kSpins) {
+        sleeps = 0;
+        continue;
+      }
     }
+    ++sleeps;
+    ++sleepers;
+    for (uint32_t seen; behind(seen = flag.load());) sleep_on(flag, seen);
+    --sleepers;
   }
 }
 

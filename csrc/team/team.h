@@ -24,8 +24,8 @@ void set_team_threads(int n);  // 0: back to the default
 // "openmp" or "threads": what run_team uses for more than one member.
 const char* team_backend();
 
-// A barrier of up to n members: a flag each, on lines of their own. It spins a little
-// and then yields, so that on a busy machine a member that lost its core costs the others no time slices.
+// A barrier of up to n members: a flag each, on lines of their own. It spins a little and then sleeps, so that on a
+// busy machine a member that lost its core finds one.
 class TeamBarrier {
  public:
   explicit TeamBarrier(int most);  // room for so many members
@@ -35,7 +35,7 @@ class TeamBarrier {
   struct alignas(128) Flag {
     std::atomic<uint32_t> value{0};
   };
-  std::unique_ptr<Flag[]> flags_;
+  std::unique_ptr<Flag[]> flags_;  // [0]: how many sleep; [1 + id]: how often a member has come
 };
 
 }  // namespace rnnfast
