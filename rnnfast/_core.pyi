@@ -51,6 +51,7 @@ class Prepared:
     def H(self) -> int: ...
     @property
     def D(self) -> int: ...
+    def made_from(self, params: tuple[_Row, ...], /) -> bool: ...  # whether they hold it still
 
 class Stream:
     """Layers of one direction that run a step, or a few, at a time and carry their state.

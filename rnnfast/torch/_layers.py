@@ -7,6 +7,8 @@ do arguments that are wrong: the words are PyTorch's.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,15 +19,17 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import _values
 from ..cells import CELLS, CellSpec
 from ..errors import ArgumentError
-from . import _composed, _custom_ops, _dispatch, _options  # noqa: F401 - defines operators
+from . import _composed, _custom_ops, _dispatch, _options, _weights  # noqa: F401 - operators
 from ._options import States
 from ._packed import Packing
-from ._scan import Call, Scan, run_without_tape
+from ._scan import Call, run
+from ._weights import Weights
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
 
 _CELLS = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu", "LSTM": "lstm", "GRU": "gru"}
 _OWN = (*_options.CELL, "initial_state")
+_plain_call = lru_cache(256)(Call)
 
 
 class Recurrent(nn.RNNBase):
@@ -107,14 +111,10 @@ class Recurrent(nn.RNNBase):
 
     def _weights(self) -> list[Any]:
         """Weights as they are now; PyTorch's flat list is not yet what functional_call put in."""
-        own, given, found = self.__dict__, self._parameters, []
-        for name in self._flat_weights_names:
-            weight = own.get(name)
-            if weight is None:
-                weight = given.get(name)
-            # A parametrization is a property of the class.
-            found.append(getattr(self, name) if weight is None else weight)
-        return found
+        # A weight made of other parameters is an attribute, or a property of the class.
+        names, given = self._flat_weights_names, self._parameters
+        found = map(given.get, names)
+        return [getattr(self, n) if w is None else w for n, w in zip(names, found, strict=True)]
 
     def _refuse_projection(self, what: str) -> None:
         raise ArgumentError(
@@ -162,24 +162,27 @@ class Recurrent(nn.RNNBase):
             return self._forward_extended(input, hx, options)
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
-        weights = self._weights()
-        reason = self._why_stock(input, x, hx, weights, packed)
-        if reason is not None:
-            _dispatch.count("stock", reason)
+        tensors = self._weights()
+        weights = self._fitting(input, x, hx, tensors, packed)
+        if isinstance(weights, str):
+            _dispatch.count("stock", weights)
             return super().forward(input, hx)
-        call = Call(
+        call = _plain_call(
             _CELLS[self.mode],
             self.num_layers,
             1 + self.bidirectional,
             self.bias,
             self.batch_first and not packed,
             self.dropout if self.training and self.num_layers > 1 else 0.0,
-            Packing(input.batch_sizes) if packed else None,
         )
-        return self._run(call, input, x, hx, (None,) * call.spec.S, weights, packed)
+        if packed:
+            call = replace(call, packing=Packing(input.batch_sizes))
+        return self._run(call, weights, input, x, hx, (None,) * call.S, tensors, packed)
 
-    def _why_stock(self, input: Any, x: Any, hx: Any, weights: list[Any], packed: bool):
-        """Why a call goes to PyTorch; None where the kernels take it."""
+    def _fitting(
+        self, input: Any, x: Any, hx: Any, tensors: list[Any], packed: bool
+    ) -> Weights | str:
+        """Return the weights where the kernels take a call, or why it goes to PyTorch."""
         reason = _dispatch.obstacle()
         if reason is not None:
             return reason
@@ -189,60 +192,75 @@ class Recurrent(nn.RNNBase):
             return "PyTorch refuses the call"
         states: Any = ()
         if hx is not None:
-            states = hx if self._spec.S > 1 else (hx,)
-            if not isinstance(states, (tuple, list)) or len(states) != self._spec.S:
+            S = 2 if self.mode == "LSTM" else 1
+            states = hx if S > 1 else (hx,)
+            if not isinstance(states, (tuple, list)) or len(states) != S:
                 return "PyTorch refuses the call"
-        reason = _dispatch.unfit((x, *weights, *states), x.dtype)
+        reason = _dispatch.unfit((x, *states), x.dtype)
         if reason is not None:
             return reason
-        if not self._shapes_fit(input, x, states, weights, packed):
+        weights = self._found(tensors)
+        if isinstance(weights, str):
+            return weights
+        if weights.dtype is not x.dtype:
+            return f"mixed dtypes, {x.dtype} and {weights.dtype}"
+        if not self._shapes_fit(input, x, states, packed):
             return "PyTorch refuses the call"
-        return None
+        return weights
 
-    def _shapes_fit(self, input: Any, x: Tensor, states: Any, weights: list[Any], packed: bool):
-        I, H, L, D = self.input_size, self.hidden_size, self.num_layers, 1 + self.bidirectional
+    def _found(self, tensors: list[Any]) -> Weights | str:
+        D = 1 + self.bidirectional
+        return _weights.find(self, tensors, D, self.bias, self._weight_shapes)
+
+    def _weight_shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the flat list of weights."""
+        H, D = self.hidden_size, 1 + self.bidirectional
+        GH = self._spec.G * H
+        shapes: list[tuple[int, ...]] = []
+        for k in range(self.num_layers):
+            row = ((GH, D * H if k else self.input_size), (GH, H), (GH,), (GH,))
+            shapes += (row if self.bias else row[:2]) * D
+        return shapes
+
+    def _shapes_fit(self, input: Any, x: Tensor, states: Any, packed: bool) -> bool:
+        shape = x.shape
         if packed:
-            if x.dim() != 2 or x.shape[0] == 0:
+            if len(shape) != 2:
                 return False
             row: tuple[int, ...] = (int(input.batch_sizes[0]),)
-        elif x.dim() == 3:
-            T, B = (1, 0) if self.batch_first else (0, 1)
-            if x.shape[T] == 0:
-                return False
-            row = (x.shape[B],)
-        else:
-            if x.dim() != 2 or x.shape[0] == 0:
-                return False
+        elif len(shape) == 3:
+            row = (shape[0 if self.batch_first else 1],)
+        elif len(shape) == 2:
             row = ()
-        if x.shape[-1] != I:
+        else:
             return False
-        state = (L * D, *row, H)
-        if any(s.shape != state for s in states):
+        # PyTorch refuses a sequence without steps.
+        if (
+            shape[-1] != self.input_size
+            or shape[1 if len(shape) == 3 and self.batch_first else 0] == 0
+        ):
             return False
-        GH, n = self._spec.G * H, 4 if self.bias else 2
-        for i, weight in enumerate(weights):
-            kind = i % n
-            if kind == 0:
-                expected: tuple[int, ...] = (GH, I if i < n * D else D * H)
-            else:
-                expected = (GH, H) if kind == 1 else (GH,)
-            if weight.shape != expected:
-                return False
+        if states:
+            state = (self.num_layers * (1 + self.bidirectional), *row, self.hidden_size)
+            return all(s.shape == state for s in states)
         return True
 
     def _run(
         self,
         call: Call,
+        weights: Weights | str,
         input: Any,
         x: Tensor,
         hx: Any,
         resets: tuple[Any, ...],
-        weights: list[Any],
+        flat: list[Any],
         packed: bool,
-        why_composed: str | None = None,
     ) -> Any:
-        """Run a call whose arguments are checked, and give its results the form of PyTorch's."""
-        S = call.spec.S
+        """Run a call whose arguments are checked, and give its results the form of PyTorch's.
+
+        `weights` are those of the flat list, or why they are not for kernels: it is composed.
+        """
+        S = call.S
         states: tuple[Any, ...] = (None,) * S
         if hx is not None:
             states = (hx,) if S == 1 else tuple(hx)
@@ -253,17 +271,12 @@ class Recurrent(nn.RNNBase):
         elif packed and input.sorted_indices is not None:
             order = input.sorted_indices
             states = tuple(None if s is None else s.index_select(1, order) for s in states)
-        tensors = (x, *states, *resets, *weights)
-        if why_composed is not None:
-            _dispatch.count("composed", why_composed)
+        tensors = (x, *states, *resets, *flat)
+        if isinstance(weights, str):
+            _dispatch.count("composed", weights)
             outputs = _composed.run(call, tensors)
-        elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            # Before the call, which activation checkpointing leaves early.
-            _dispatch.count_fused()
-            outputs = Scan.apply(call, *tensors)
         else:
-            _dispatch.count_fused()
-            outputs = run_without_tape(call, tensors)
+            outputs = run(call, weights, tensors)
         y, last, everything = outputs[0], outputs[1 : 1 + S], outputs[1 + S :]
         if packed:
             y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
@@ -337,11 +350,11 @@ class Recurrent(nn.RNNBase):
             self._refuse_projection(", ".join(given) or "an option")
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
-        weights = self._weights()
+        flat = self._weights()
         if torch.is_autocast_enabled("cpu"):
             # There is no composed form in lower precision; the kernels compute in the weights'.
             with torch.autocast("cpu", enabled=False):
-                x = x.to(weights[0].dtype)
+                x = x.to(flat[0].dtype)
                 input = input._replace(data=x) if packed else x
                 return self._forward_extended(input, hx, given)
         sizes = input.batch_sizes if packed else None
@@ -368,13 +381,14 @@ class Recurrent(nn.RNNBase):
         resets = read.resets
         if learned is not None:
             if hx is None:
-                hx = learned[0] if call.spec.S == 1 else learned
+                hx = learned[0] if call.S == 1 else learned
             if read.reset_to == "learned" and given.get("reset") is not None:
                 # (D*L, B, H), the same at every step.
                 resets = tuple((s if batched else s.unsqueeze(1)).unsqueeze(1) for s in learned)
-        states = () if hx is None else (hx if call.spec.S > 1 else (hx,))
-        reason = _dispatch.obstacle() or _dispatch.unfit((x, *weights, *states, *resets), x.dtype)
-        return self._run(call, input, x, hx, resets, weights, packed, reason)
+        states = () if hx is None else (hx if call.S > 1 else (hx,))
+        weights: Weights | str | None = _dispatch.obstacle()
+        weights = weights or _dispatch.unfit((x, *states, *resets), x.dtype)
+        return self._run(call, weights or self._found(flat), input, x, hx, resets, flat, packed)
 
     def _check_extended(self, x: Any, hx: Any, sizes: Any) -> None:
         """Check input and state by PyTorch's own checks, in its words."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +14,16 @@ from torch import Tensor
 from .. import _backend
 from .._scan_options import ScanOptions
 from ..cells import CELLS, CellSpec
-from . import _composed, _tapes
+from . import _composed, _dispatch, _tapes
 from ._packed import Packing
+from ._weights import Weights, as_array, in_rows
 
-__all__ = ["Call", "Scan", "run_without_tape"]
+__all__ = ["Call", "Scan", "run"]
 
 _compiled = _backend.compiled
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Call:
     """What is fixed about one call beside its tensors.
 
@@ -47,14 +49,19 @@ class Call:
     own_y: bool = False
     """Whether the tape has a y of its own in any case."""
 
-    @property
+    @cached_property
     def spec(self) -> CellSpec:
         """The registry row of the cell."""
         return CELLS[self.cell]
 
+    @cached_property
+    def S(self) -> int:
+        """Number of states."""
+        return self.spec.S
+
     def split(self, tensors: Sequence[Any]) -> tuple[Any, tuple, tuple, tuple]:
         """Split the row of tensors into x, states, replacements and weights."""
-        S = self.spec.S
+        S = self.S
         return (
             tensors[0],
             tuple(tensors[1 : 1 + S]),
@@ -62,49 +69,26 @@ class Call:
             tuple(tensors[1 + 2 * S :]),
         )
 
-    def of_layer(self, k: int, resets: tuple[Any, ...]) -> ScanOptions | None:
+    def of_layer(self, k: int, resets: tuple[Any, ...] | None) -> ScanOptions | None:
         """Return the options of layer k, whose replacements (D, T or 1, B, H) are given."""
         options = self.options
         flat = None if self.packing is None else self.packing.cu_seqlens
         if options is None:
             return None if flat is None else ScanOptions(cu_seqlens=flat)
-        given = None if all(r is None for r in resets) else resets
-        return options._replace(layer=k, reset_state=given, cu_seqlens=flat)
-
-
-def _array(t: Tensor | None) -> Any:
-    """Return the memory of a tensor as an array, copied only where kernels cannot read it."""
-    if t is None:
-        return None
-    t = t.detach()
-    if not t.is_contiguous() or t.is_neg():
-        t = t.resolve_neg().contiguous()
-    return t.numpy()
+        return options._replace(layer=k, reset_state=resets, cu_seqlens=flat)
 
 
 def _steps(t: Tensor | None, call: Call) -> Any:
     """Bring x, or a gradient of y, to (T, B, n) or, packed, row after row to (N, n)."""
     if t is None:
         return None
-    t = t.detach()
+    if t.requires_grad:
+        t = t.detach()
     if call.packing is not None:
         t = t.index_select(0, call.packing.rows)
-    elif t.stride(-1) != 1 or t.is_neg():
+    elif (not t.is_contiguous() and t.stride(-1) != 1) or t.is_neg():
         t = t.resolve_neg().contiguous()
     a = t.numpy()
-    return a.swapaxes(0, 1) if call.batch_first else a
-
-
-def _empty_y(call: Call, x: Any, K: int, dtype: torch.dtype) -> Tensor:
-    """Memory of y, with the strides of PyTorch's: time outermost under `batch_first` too."""
-    T, B = x.shape[:2]
-    if call.batch_first:
-        return torch.empty_strided((B, T, K), (K, B * K, 1), dtype=dtype, device="cpu")
-    return torch.empty((T, B, K), dtype=dtype, device="cpu")
-
-
-def _as_array(y: Tensor, call: Call) -> Any:
-    a = y.numpy()
     return a.swapaxes(0, 1) if call.batch_first else a
 
 
@@ -116,20 +100,20 @@ def _agreed(result: Any) -> Any:
     return result
 
 
-def _part(blocks: tuple[Any, ...] | None, k: int, D: int) -> tuple[Any, ...] | None:
+def _arrays(tensors: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Arrays on the memory of tensors; None where all are None."""
+    for t in tensors:
+        if t is not None:
+            return tuple(map(as_array, tensors))
+    return None
+
+
+def _part(blocks: tuple[Any, ...] | None, k: int, call: Call) -> tuple[Any, ...] | None:
     """Take layer k of arrays that have D*L in front; None where all are None."""
-    if blocks is None or all(a is None for a in blocks):
-        return None
+    if blocks is None or call.L == 1:
+        return blocks
+    D = call.D
     return tuple(None if a is None else a[k * D : (k + 1) * D] for a in blocks)
-
-
-def _rows(weights: tuple[Any, ...], call: Call) -> list[tuple[Any, ...]]:
-    """Weights of each layer: D tuples (W, R, bW, bR)."""
-    n = 4 if call.bias else 2
-    rows = [weights[i : i + n] for i in range(0, len(weights), n)]
-    if not call.bias:
-        rows = [(*row, None, None) for row in rows]
-    return [tuple(rows[k * call.D : (k + 1) * call.D]) for k in range(call.L)]
 
 
 def _borrows_y(call: Call, dtype: torch.dtype) -> bool:
@@ -148,67 +132,71 @@ def _borrows_y(call: Call, dtype: torch.dtype) -> bool:
     )
 
 
-class _Result:
+class _Result(NamedTuple):
     """What a pass forward leaves."""
 
-    __slots__ = ("masks", "outputs", "tapes")
-
-    def __init__(self, outputs: tuple[Any, ...], tapes: list[Any], masks: list[Tensor]) -> None:
-        self.outputs, self.tapes, self.masks = outputs, tapes, masks
+    outputs: tuple[Any, ...]
+    tapes: list[Any]
+    masks: list[Tensor]
 
 
 def _run(
-    call: Call, tensors: Sequence[Any], keep: bool, masks: Sequence[Tensor], prepared: Any = None
+    call: Call,
+    tensors: Sequence[Any],
+    keep: bool,
+    masks: Sequence[Tensor],
+    weights: Weights | None = None,
 ) -> _Result:
     """Run all layers forward.
 
-    `masks` are those between layers, drawn here where there are none. `prepared` are packed weights
-    of each layer, in place of those of `tensors`.
+    `masks` are those between layers, drawn here where there are none. `weights` are those at the
+    end of `tensors`, where they have been looked at already.
     """
-    core = _compiled["auto"]
-    x, states, resets, weights = call.split(tensors)
-    dtype, threads = x.dtype, torch.get_num_threads()
+    core, threads = _compiled["auto"], torch.get_num_threads()
+    x, states, resets, flat = call.split(tensors)
+    packing, options = call.packing, call.options
     read = _steps(x, call)
-    first = tuple(map(_array, states))
-    replacements = tuple(map(_array, resets))
-    rows = _rows(tuple(map(_array, weights)), call) if prepared is None else prepared
-    nothing = (None,) * len(resets)
-    own_y = keep and not _borrows_y(call, dtype)
-    y, finals, tapes, drawn = None, [], [], []
+    first, replacements = _arrays(states), _arrays(resets)
+    if weights is None:
+        rows = in_rows(list(map(as_array, flat)), call.D, call.bias)
+    elif keep or (options is not None and options.weight_drop > 0):
+        rows = weights.rows
+    else:
+        steps = len(read) if packing is not None else read.shape[0] * read.shape[1]
+        rows = weights.packed(call.cell, steps)
+    finals, tapes, drawn = [], [], []
     for k, row in enumerate(rows):
-        out = None
-        if k == call.L - 1 and call.want_y and call.packing is None and not own_y:
-            K = call.D * row[0][1].shape[1] if prepared is None else call.D * row.H
-            y = _empty_y(call, read, K, dtype)
-            out = _as_array(y, call)
-        options = call.of_layer(k, _part(replacements, k, call.D) or nothing)
-        extra = () if options is None else (options,)
-        start = _part(first, k, call.D)
+        extra = ()
+        if options is not None or packing is not None:
+            extra = (call.of_layer(k, _part(replacements, k, call)),)
         read, state_n, tape = _agreed(
-            core.forward(call.cell, read, row, start, out, keep, threads, *extra)
+            core.forward(call.cell, read, row, _part(first, k, call), None, keep, threads, *extra)
         )
         finals.append(state_n)
         tapes.append(tape)
         if call.dropout > 0 and k < call.L - 1:
             # As PyTorch draws it: one mask per layer, over time first or packed memory.
-            steps = torch.from_numpy(read)
-            mask = masks[k] if masks else torch.dropout(torch.ones_like(steps), call.dropout, True)
+            sequence = torch.from_numpy(read)
+            if masks:
+                mask = masks[k]
+            else:
+                mask = torch.dropout(torch.ones_like(sequence), call.dropout, True)
             drawn.append(mask)
-            if call.packing is not None:
-                mask = mask.index_select(0, call.packing.rows)
-            read = (steps * mask).numpy()
+            if packing is not None:
+                mask = mask.index_select(0, packing.rows)
+            read = (sequence * mask).numpy()
     _backend.ran.engine = core
-    if call.want_y and y is None:
-        if call.packing is not None:
-            y = torch.from_numpy(read).index_select(0, call.packing.places)
-        else:
-            y = _empty_y(call, read, read.shape[2], dtype)
-            np.copyto(_as_array(y, call), read)
-    last = [
-        torch.from_numpy(parts[0] if call.L == 1 else np.concatenate(parts))
-        for parts in zip(*finals, strict=True)
-    ]
-    return _Result((y, *last), tapes, drawn)
+    y = None
+    if call.want_y and packing is not None:
+        y = torch.from_numpy(read).index_select(0, packing.places)
+    elif call.want_y:
+        mine = read.copy() if keep and not _borrows_y(call, x.dtype) else read
+        # Time is outermost in memory under `batch_first` too, as in PyTorch.
+        y = torch.from_numpy(mine.swapaxes(0, 1) if call.batch_first else mine)
+    last = (
+        parts[0] if call.L == 1 else np.concatenate(parts) for parts in zip(*finals, strict=True)
+    )
+    return _Result((y, *map(torch.from_numpy, last)), tapes, drawn)
 
 
 def _all_states(call: Call, tapes: list[Any]) -> tuple[Tensor, ...]:
@@ -221,21 +209,16 @@ def _all_states(call: Call, tapes: list[Any]) -> tuple[Tensor, ...]:
     return tuple(a.transpose(1, 2).contiguous() for a in joined)
 
 
-def run_without_tape(call: Call, tensors: Sequence[Any], prepared: Any = None) -> tuple[Any, ...]:
-    """Run a call of which no gradient is wanted; outputs as those of `Scan`."""
-    result = _run(call, tensors, call.want_states, (), prepared)
+def run(call: Call, weights: Weights, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    """Run a call on the kernels, with a tape where gradients are wanted; outputs as of `Scan`."""
+    # Before the call, which activation checkpointing leaves early.
+    _dispatch.count_fused()
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return Scan.apply(call, weights, *tensors)
+    result = _run(call, tensors, call.want_states, (), weights)
     if call.want_states:
         return (*result.outputs, *_all_states(call, result.tapes))
     return result.outputs
-
-
-def forward_with_tape(call: Call, tensors: Sequence[Any]) -> tuple[tuple, Tensor, list[Tensor]]:
-    """Run a call forward; returns outputs, the tensor that owns the tapes, and the masks."""
-    result = _run(call, tensors, True, ())
-    outputs = result.outputs
-    if call.want_states:
-        outputs = (*outputs, *_all_states(call, result.tapes))
-    return outputs, _tapes.keep(result.tapes), result.masks
 
 
 def backward(
@@ -248,28 +231,28 @@ def backward(
 ) -> list[Tensor | None]:
     """Run a call back; returns the gradients of its row of tensors."""
     core, threads = _compiled["auto"], torch.get_num_threads()
-    S, L, D = call.spec.S, call.L, call.D
+    S, L = call.S, call.L
     tapes = _tapes.find(token)
     if tapes is None:
         tapes = _run(call, tensors, True, masks).tapes
     dy = _steps(gradients[0], call)
-    dlast = tuple(map(_array, gradients[1 : 1 + S]))
-    into: tuple[Any, ...] = ()
+    dlast = _arrays(tuple(gradients[1 : 1 + S]))
+    into: tuple[Any, ...] | None = None
     if call.want_states:
         parts = gradients[1 + S :]
         if call.batch_first:
             parts = [None if g is None else g.transpose(1, 2) for g in parts]
-        into = tuple(map(_array, parts))
+        into = _arrays(tuple(parts))
     dweights: list[Any] = []
     firsts: list[Any] = []
     dresets: list[Any] = []
     for k in reversed(range(L)):
         extra: tuple[Any, ...] = ()
-        if any(a is not None for a in into):
-            gates = _part(into[S:], k, D)
-            extra = (_part(into[:S], k, D), None if gates is None else gates[0])
+        if into is not None:
+            *states, gates = _part(into, k, call) or ()
+            extra = (tuple(states), gates)
         dx, grads, dfirst, dreset = _agreed(
-            core.backward(tapes[k], dy, _part(dlast, k, D), need_dx or k > 0, threads, *extra)
+            core.backward(tapes[k], dy, _part(dlast, k, call), need_dx or k > 0, threads, *extra)
         )
         firsts.insert(0, dfirst)
         dresets.insert(0, dreset)
@@ -332,19 +315,21 @@ def backward_for_operator(
 
 
 class Scan(torch.autograd.Function):
-    """A call with gradients: ``Scan.apply(call, x, *states, *replacements, *weights)``.
+    """A call with gradients: ``Scan.apply(call, weights, x, *states, *replacements, *weights)``.
 
     Outputs are y, the S final states and, where wanted, the S states and the gates of every step.
     """
 
     @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Any) -> Any:
+    def forward(ctx: Any, call: Call, weights: Weights, *tensors: Any) -> Any:
         """Run the kernels forward."""
-        outputs, token, masks = forward_with_tape(call, tensors)
+        outputs, tapes, masks = _run(call, tensors, True, (), weights)
+        if call.want_states:
+            outputs = (*outputs, *_all_states(call, tapes))
         ctx.call, ctx.n_masks = call, len(masks)
         # y only so that a change of it is noticed.
         seen = (outputs[0],) if _borrows_y(call, tensors[0].dtype) else ()
-        ctx.save_for_backward(*tensors, token, *masks, *seen)
+        ctx.save_for_backward(*tensors, _tapes.keep(tapes), *masks, *seen)
         ctx.set_materialize_grads(False)
         return outputs
 
@@ -356,15 +341,21 @@ class Scan(torch.autograd.Function):
         """
         call = ctx.call
         saved = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:]
+        needed = ctx.needs_input_grad[2:]
         n = len(needed)
         tensors, token = saved[:n], saved[n]
         masks = saved[n + 1 : n + 1 + ctx.n_masks]
         if all(g is None for g in gradients):
-            return (None,) * (n + 1)
+            return (None,) * (n + 2)
         if torch.is_grad_enabled():
-            return None, *_composed.differentiable_gradients(
-                call, tensors, masks, gradients, needed
+            return (
+                None,
+                None,
+                *_composed.differentiable_gradients(call, tensors, masks, gradients, needed),
             )
         results = backward(call, tensors, token, masks, gradients, needed[0])
-        return None, *(g if wanted else None for g, wanted in zip(results, needed, strict=True))
+        return (
+            None,
+            None,
+            *(g if wanted else None for g, wanted in zip(results, needed, strict=True)),
+        )

@@ -1,0 +1,130 @@
+"""The weights of a module as kernels read them, checked once and kept for its next call.
+
+Looking at a tensor from Python costs more than a step of a small layer. So what was found out about
+the parameters of a module is kept beside it, and a call only asks whether they are still the same
+tensors in the same memory. Packed copies are kept too, for calls without gradients. No pointer and
+no version tells of `p.data.mul_(2)` or of a write through `p.numpy()`; so each call compares a
+checksum of the weights with that of what was packed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from .. import _backend
+from . import _dispatch
+
+__all__ = ["Weights", "as_array", "find", "in_rows"]
+
+# Up to so many steps kernels run on weights as they lie, and packed ones pay only where both they
+# and the weights, which the checksum reads, are in the second-level cache. Time over time with the
+# packed ones, AVX-512, 2 MiB of that cache, T*B = 1: 1.2 to 2 up to 512 KiB, 0.55 to 0.8 from
+# 1.5 MiB on. Above so many steps kernels pack anyway, and it is 1 to 1.2 at any size.
+_FEW_STEPS = 16
+_SMALL_BYTES = 2**19
+
+_compiled = _backend.compiled
+_kept: weakref.WeakKeyDictionary[nn.Module, Weights] = weakref.WeakKeyDictionary()
+
+
+def as_array(t: Tensor | None) -> Any:
+    """Return the memory of a tensor as an array, copied only where kernels cannot read it."""
+    if t is None:
+        return None
+    if t.requires_grad:
+        t = t.detach()
+    if not t.is_contiguous() or t.is_neg():
+        t = t.resolve_neg().contiguous()
+    return t.numpy()
+
+
+def in_rows(arrays: Sequence[Any], D: int, bias: bool) -> list[Any]:
+    """Bring the arrays of a flat list to one entry per layer: D tuples (W, R, bW, bR)."""
+    n = 4 if bias else 2
+    rows = [(*arrays[i : i + n], None, None)[:4] for i in range(0, len(arrays), n)]
+    return [tuple(rows[k : k + D]) for k in range(0, len(rows), D)]
+
+
+class Weights:
+    """Weights in the order of PyTorch's flat list, all that a kernel takes.
+
+    Attributes
+    ----------
+    dtype : torch.dtype
+        Of all of them.
+    rows : list (L) of D tuples (W, R, bW, bR)
+        Arrays on their memory; copies where kernels cannot read it.
+    stay : bool
+        Whether all are parameters on whose own memory the arrays are.
+    """
+
+    __slots__ = ("_bytes", "_known", "_packed", "dtype", "rows", "stay")
+
+    def __init__(self, tensors: Sequence[Tensor], D: int, bias: bool) -> None:
+        self.dtype = tensors[0].dtype
+        arrays = list(map(as_array, tensors))
+        self.rows = in_rows(arrays, D, bias)
+        self._bytes = sum(a.nbytes for a in arrays)
+        places = [t.data_ptr() for t in tensors]
+        # Others may be results of an operator, which one keeps no longer than needed; and a copy
+        # would not change with its tensor.
+        self.stay = all(type(t) is Parameter for t in tensors) and places == [
+            a.ctypes.data for a in arrays
+        ]
+        aliases = [t.detach() for t in tensors]
+        self._known = list(zip(tensors, aliases, places, strict=True)) if self.stay else []
+        self._packed: list[Any] = [None] * len(self.rows)
+
+    def are(self, tensors: Sequence[Any]) -> bool:
+        """Whether these tensors are those here, in the same memory, shape and dtype."""
+        if len(tensors) != len(self._known):
+            return False
+        for t, (known, alias, place) in zip(tensors, self._known, strict=True):
+            # Memory shared among processes moves within its storage, and the alias with it.
+            if (
+                t is not known
+                or t.data_ptr() != place
+                or not t.is_set_to(alias)
+                or t.dtype is not self.dtype
+            ):
+                return False
+        return True
+
+    def packed(self, cell: str, steps: int) -> list[Any]:
+        """Return what a call of T*B steps without a tape takes: `rows`, or packed copies."""
+        if not self.stay or (steps <= _FEW_STEPS and self._bytes > _SMALL_BYTES):
+            return self.rows
+        packed = self._packed
+        for k, row in enumerate(self.rows):
+            if packed[k] is None or not packed[k].made_from(row):
+                # Never changed in place: another thread may be reading it.
+                packed[k] = _compiled["auto"].prepare(cell, row)
+        return list(packed)
+
+
+def find(module: Any, tensors: Sequence[Any], D: int, bias: bool, shapes: Any) -> Weights | str:
+    """Return the weights of a module, or why no kernel takes them.
+
+    `tensors` are they as they are now, `shapes` a function that returns theirs as they must be.
+    """
+    kept = _kept.get(module)
+    if kept is not None:
+        if kept.are(tensors):
+            return kept
+        _kept.pop(module, None)
+    if not all(isinstance(t, Tensor) for t in tensors):
+        return "PyTorch refuses the call"
+    reason = _dispatch.unfit(tensors, tensors[0].dtype)
+    if reason is not None:
+        return reason
+    if any(t.shape != shape for t, shape in zip(tensors, shapes(), strict=True)):
+        return "PyTorch refuses the call"
+    made = Weights(tensors, D, bias)
+    if made.stay:
+        _kept[module] = made
+    return made
