@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 import torch
@@ -37,16 +38,16 @@ class Cell(nn.modules.rnn.RNNCellBase):
         if torch.compiler.is_compiling():
             # One step in a compiled graph is fused by the compiler itself.
             return super().forward(input, hx)
+        if "torch._dynamo" in sys.modules:
+            return _dispatch.untraced(Cell._forward_eager)(self, input, hx)
         return self._forward_eager(input, hx)
 
-    @_dispatch.eagerly
     def _forward_eager(self, input: Any, hx: Any) -> Any:
-        tensors = [getattr(self, name) for name in _NAMES]
-        weights = self._fitting(input, hx, tensors)
+        weights = self._fitting(input, hx)
         if isinstance(weights, str):
             _dispatch.count("stock", weights)
             return super().forward(input, hx)
-        call = _call(self._name, tensors[2] is not None)
+        call = _call(self._name, len(weights.tensors) == 4)
         S = call.S
         states: tuple[Any, ...] = (None,) * S
         if hx is not None:
@@ -57,13 +58,11 @@ class Cell(nn.modules.rnn.RNNCellBase):
         first = (
             None if s is None else (s.unsqueeze(0) if batched else s[None, None]) for s in states
         )
-        outputs = run(
-            call, weights, (steps, *first, *(None,) * S, *(tensors if call.bias else tensors[:2]))
-        )
+        outputs = run(call, weights, (steps, *first, *(None,) * S, *weights.tensors))
         last = tuple(s.squeeze(0) if batched else s[0, 0] for s in outputs[1:])
         return last[0] if S == 1 else last
 
-    def _fitting(self, x: Any, hx: Any, tensors: list[Any]) -> Weights | str:
+    def _fitting(self, x: Any, hx: Any) -> Weights | str:
         """Return the weights where the kernels take a call, or why it goes to PyTorch."""
         reason = _dispatch.obstacle()
         if reason is not None:
@@ -80,12 +79,10 @@ class Cell(nn.modules.rnn.RNNCellBase):
         reason = _dispatch.unfit((x, *states), x.dtype)
         if reason is not None:
             return reason
-        if (tensors[2] is None) != (tensors[3] is None):
+        bias = self.bias_ih is not None
+        if bias is not (self.bias_hh is not None):
             return "one bias without the other"
-        bias = tensors[2] is not None
-        weights = _weights.find(
-            self, tensors if bias else tensors[:2], 1, bias, self._weight_shapes
-        )
+        weights = _weights.find(self, self._name, _NAMES, 1, bias, self._weight_shapes)
         if isinstance(weights, str):
             return weights
         if weights.dtype is not x.dtype:

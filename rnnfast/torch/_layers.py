@@ -7,6 +7,7 @@ do arguments that are wrong: the words are PyTorch's.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import _values
 from ..cells import CELLS, CellSpec
 from ..errors import ArgumentError
-from . import _composed, _custom_ops, _dispatch, _options, _weights  # noqa: F401 - operators
+from . import _composed, _custom_ops, _dispatch, _options, _quick, _weights  # noqa: F401
 from ._options import States
 from ._packed import Packing
 from ._scan import Call, run
@@ -111,10 +112,7 @@ class Recurrent(nn.RNNBase):
 
     def _weights(self) -> list[Any]:
         """Weights as they are now; PyTorch's flat list is not yet what functional_call put in."""
-        # A weight made of other parameters is an attribute, or a property of the class.
-        names, given = self._flat_weights_names, self._parameters
-        found = map(given.get, names)
-        return [getattr(self, n) if w is None else w for n, w in zip(names, found, strict=True)]
+        return [getattr(self, name) for name in self._flat_weights_names]
 
     def _refuse_projection(self, what: str) -> None:
         raise ArgumentError(
@@ -154,16 +152,20 @@ class Recurrent(nn.RNNBase):
         """
         if torch.compiler.is_compiling():
             return self._forward_compiled(input, hx, options)
+        if "torch._dynamo" in sys.modules:
+            return _dispatch.untraced(Recurrent._forward_eager)(self, input, hx, options)
         return self._forward_eager(input, hx, options)
 
-    @_dispatch.eagerly
     def _forward_eager(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
         if options or self._wants_own():
             return self._forward_extended(input, hx, options)
+        if not torch.is_grad_enabled() and not (self.training and self.dropout):
+            result = _quick.run(self, input, hx)
+            if result is not None:
+                return result
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
-        tensors = self._weights()
-        weights = self._fitting(input, x, hx, tensors, packed)
+        weights = self._fitting(input, x, hx, packed)
         if isinstance(weights, str):
             _dispatch.count("stock", weights)
             return super().forward(input, hx)
@@ -177,11 +179,9 @@ class Recurrent(nn.RNNBase):
         )
         if packed:
             call = replace(call, packing=Packing(input.batch_sizes))
-        return self._run(call, weights, input, x, hx, (None,) * call.S, tensors, packed)
+        return self._run(call, weights, input, x, hx, (None,) * call.S, packed)
 
-    def _fitting(
-        self, input: Any, x: Any, hx: Any, tensors: list[Any], packed: bool
-    ) -> Weights | str:
+    def _fitting(self, input: Any, x: Any, hx: Any, packed: bool) -> Weights | str:
         """Return the weights where the kernels take a call, or why it goes to PyTorch."""
         reason = _dispatch.obstacle()
         if reason is not None:
@@ -199,7 +199,7 @@ class Recurrent(nn.RNNBase):
         reason = _dispatch.unfit((x, *states), x.dtype)
         if reason is not None:
             return reason
-        weights = self._found(tensors)
+        weights = self._found()
         if isinstance(weights, str):
             return weights
         if weights.dtype is not x.dtype:
@@ -208,9 +208,10 @@ class Recurrent(nn.RNNBase):
             return "PyTorch refuses the call"
         return weights
 
-    def _found(self, tensors: list[Any]) -> Weights | str:
-        D = 1 + self.bidirectional
-        return _weights.find(self, tensors, D, self.bias, self._weight_shapes)
+    def _found(self) -> Weights | str:
+        cell, D = _CELLS[self.mode], 1 + self.bidirectional
+        names, shapes = self._flat_weights_names, self._weight_shapes
+        return _weights.find(self, cell, names, D, self.bias, shapes)
 
     def _weight_shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of the flat list of weights."""
@@ -253,12 +254,11 @@ class Recurrent(nn.RNNBase):
         x: Tensor,
         hx: Any,
         resets: tuple[Any, ...],
-        flat: list[Any],
         packed: bool,
     ) -> Any:
         """Run a call whose arguments are checked, and give its results the form of PyTorch's.
 
-        `weights` are those of the flat list, or why they are not for kernels: it is composed.
+        `weights` may be why no kernel takes it: it is composed.
         """
         S = call.S
         states: tuple[Any, ...] = (None,) * S
@@ -271,12 +271,11 @@ class Recurrent(nn.RNNBase):
         elif packed and input.sorted_indices is not None:
             order = input.sorted_indices
             states = tuple(None if s is None else s.index_select(1, order) for s in states)
-        tensors = (x, *states, *resets, *flat)
         if isinstance(weights, str):
             _dispatch.count("composed", weights)
-            outputs = _composed.run(call, tensors)
+            outputs = _composed.run(call, (x, *states, *resets, *self._weights()))
         else:
-            outputs = run(call, weights, tensors)
+            outputs = run(call, weights, (x, *states, *resets, *weights.tensors))
         y, last, everything = outputs[0], outputs[1 : 1 + S], outputs[1 + S :]
         if packed:
             y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
@@ -310,7 +309,7 @@ class Recurrent(nn.RNNBase):
             or input.shape[1 if self.batch_first and input.dim() == 3 else 0] == 0
         ):
             return super().forward(input, hx)
-        weights = [getattr(self, name) for name in self._flat_weights_names]
+        weights = self._weights()
         if any(w.dtype != input.dtype for w in weights):
             return super().forward(input, hx)
         unbatched = input.dim() == 2
@@ -350,11 +349,10 @@ class Recurrent(nn.RNNBase):
             self._refuse_projection(", ".join(given) or "an option")
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
-        flat = self._weights()
         if torch.is_autocast_enabled("cpu"):
             # There is no composed form in lower precision; the kernels compute in the weights'.
             with torch.autocast("cpu", enabled=False):
-                x = x.to(flat[0].dtype)
+                x = x.to(self._weights()[0].dtype)
                 input = input._replace(data=x) if packed else x
                 return self._forward_extended(input, hx, given)
         sizes = input.batch_sizes if packed else None
@@ -388,7 +386,7 @@ class Recurrent(nn.RNNBase):
         states = () if hx is None else (hx if call.S > 1 else (hx,))
         weights: Weights | str | None = _dispatch.obstacle()
         weights = weights or _dispatch.unfit((x, *states, *resets), x.dtype)
-        return self._run(call, weights or self._found(flat), input, x, hx, resets, flat, packed)
+        return self._run(call, weights or self._found(), input, x, hx, resets, packed)
 
     def _check_extended(self, x: Any, hx: Any, sizes: Any) -> None:
         """Check input and state by PyTorch's own checks, in its words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +59,11 @@ class Call:
         """Number of states."""
         return self.spec.S
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether a back end is given no options."""
+        return self.options is None and self.packing is None
+
     def split(self, tensors: Sequence[Any]) -> tuple[Any, tuple, tuple, tuple]:
         """Split the row of tensors into x, states, replacements and weights."""
         S = self.S
@@ -100,7 +105,7 @@ def _agreed(result: Any) -> Any:
     return result
 
 
-def _arrays(tensors: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _arrays(tensors: Sequence[Any]) -> tuple[Any, ...] | None:
     """Arrays on the memory of tensors; None where all are None."""
     for t in tensors:
         if t is not None:
@@ -132,46 +137,39 @@ def _borrows_y(call: Call, dtype: torch.dtype) -> bool:
     )
 
 
-class _Result(NamedTuple):
-    """What a pass forward leaves."""
-
-    outputs: tuple[Any, ...]
-    tapes: list[Any]
-    masks: list[Tensor]
-
-
 def _run(
     call: Call,
     tensors: Sequence[Any],
     keep: bool,
     masks: Sequence[Tensor],
     weights: Weights | None = None,
-) -> _Result:
-    """Run all layers forward.
+) -> tuple[tuple[Any, ...], list[Any], list[Tensor]]:
+    """Run all layers forward; returns outputs, tapes, and the masks between layers.
 
-    `masks` are those between layers, drawn here where there are none. `weights` are those at the
-    end of `tensors`, where they have been looked at already.
+    `masks` are those, drawn here where there are none. `weights` are those at the end of `tensors`,
+    where they have been looked at already.
     """
     core, threads = _compiled["auto"], torch.get_num_threads()
-    x, states, resets, flat = call.split(tensors)
-    packing, options = call.packing, call.options
-    read = _steps(x, call)
-    first, replacements = _arrays(states), _arrays(resets)
+    S, packing, options = call.S, call.packing, call.options
+    read = _steps(tensors[0], call)
+    first = _arrays(tensors[1 : 1 + S])
     if weights is None:
-        rows = in_rows(list(map(as_array, flat)), call.D, call.bias)
+        flat = list(map(as_array, tensors[1 + 2 * S :]))
+        rows = in_rows(flat, call.D, call.bias)
     elif keep or (options is not None and options.weight_drop > 0):
         rows = weights.rows
     else:
         steps = len(read) if packing is not None else read.shape[0] * read.shape[1]
-        rows = weights.packed(call.cell, steps)
+        rows = weights.packed(steps)
     finals, tapes, drawn = [], [], []
     for k, row in enumerate(rows):
-        extra = ()
-        if options is not None or packing is not None:
-            extra = (call.of_layer(k, _part(replacements, k, call)),)
-        read, state_n, tape = _agreed(
-            core.forward(call.cell, read, row, _part(first, k, call), None, keep, threads, *extra)
-        )
+        start = _part(first, k, call)
+        if call.plain:
+            result = core.forward(call.cell, read, row, start, None, keep, threads)
+        else:
+            of_layer = call.of_layer(k, _part(_arrays(tensors[1 + S : 1 + 2 * S]), k, call))
+            result = core.forward(call.cell, read, row, start, None, keep, threads, of_layer)
+        read, state_n, tape = _agreed(result)
         finals.append(state_n)
         tapes.append(tape)
         if call.dropout > 0 and k < call.L - 1:
@@ -190,13 +188,12 @@ def _run(
     if call.want_y and packing is not None:
         y = torch.from_numpy(read).index_select(0, packing.places)
     elif call.want_y:
-        mine = read.copy() if keep and not _borrows_y(call, x.dtype) else read
+        if keep and not _borrows_y(call, tensors[0].dtype):
+            read = read.copy()
         # Time is outermost in memory under `batch_first` too, as in PyTorch.
-        y = torch.from_numpy(mine.swapaxes(0, 1) if call.batch_first else mine)
-    last = (
-        parts[0] if call.L == 1 else np.concatenate(parts) for parts in zip(*finals, strict=True)
-    )
-    return _Result((y, *map(torch.from_numpy, last)), tapes, drawn)
+        y = torch.from_numpy(read.swapaxes(0, 1) if call.batch_first else read)
+    last = finals[0] if call.L == 1 else map(np.concatenate, zip(*finals, strict=True))
+    return (y, *map(torch.from_numpy, last)), tapes, drawn
 
 
 def _all_states(call: Call, tapes: list[Any]) -> tuple[Tensor, ...]:
@@ -215,10 +212,8 @@ def run(call: Call, weights: Weights, tensors: Sequence[Any]) -> tuple[Any, ...]
     _dispatch.count_fused()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return Scan.apply(call, weights, *tensors)
-    result = _run(call, tensors, call.want_states, (), weights)
-    if call.want_states:
-        return (*result.outputs, *_all_states(call, result.tapes))
-    return result.outputs
+    outputs, tapes, _ = _run(call, tensors, call.want_states, (), weights)
+    return (*outputs, *_all_states(call, tapes)) if call.want_states else outputs
 
 
 def backward(
@@ -234,7 +229,7 @@ def backward(
     S, L = call.S, call.L
     tapes = _tapes.find(token)
     if tapes is None:
-        tapes = _run(call, tensors, True, masks).tapes
+        _, tapes, _ = _run(call, tensors, True, masks)
     dy = _steps(gradients[0], call)
     dlast = _arrays(tuple(gradients[1 : 1 + S]))
     into: tuple[Any, ...] | None = None
@@ -288,8 +283,8 @@ def forward_for_operator(
     call: Call, tensors: Sequence[Any], masks: Sequence[Tensor], keep: bool
 ) -> tuple[tuple[Any, ...], Tensor]:
     """Run a call whose masks are given; returns outputs and the tensor that owns the tapes."""
-    result = _run(call, tensors, keep, masks)
-    return result.outputs, _tapes.keep(result.tapes if keep else [])
+    outputs, tapes, _ = _run(call, tensors, keep, masks)
+    return outputs, _tapes.keep(tapes if keep else [])
 
 
 def backward_for_operator(
@@ -310,8 +305,8 @@ def backward_for_operator(
     except RuntimeError as error:
         if "has changed since the forward pass" not in str(error):
             raise
-    again = _tapes.keep(_run(call, tensors, True, masks).tapes)
-    return backward(call, tensors, again, masks, gradients, need_dx)
+    _, tapes, _ = _run(call, tensors, True, masks)
+    return backward(call, tensors, _tapes.keep(tapes), masks, gradients, need_dx)
 
 
 class Scan(torch.autograd.Function):

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from .. import _backend
+from ..cells import CELLS
 from . import _dispatch
 
-__all__ = ["Weights", "as_array", "find", "in_rows"]
+__all__ = ["Weights", "as_array", "find", "in_rows", "kept_of"]
 
 # Up to so many steps kernels run on weights as they lie, and packed ones pay only where both they
 # and the weights, which the checksum reads, are in the second-level cache. Time over time with the
@@ -55,47 +56,50 @@ class Weights:
 
     Attributes
     ----------
+    cell : str
+    D, S : int
+        Directions; states of the cell.
+    tensors : tuple
+        They themselves.
     dtype : torch.dtype
         Of all of them.
     rows : list (L) of D tuples (W, R, bW, bR)
         Arrays on their memory; copies where kernels cannot read it.
+    known : tuple
+        Name, tensor, its memory and an alias of it, of each.
+    absent : list
+        Names that the module has None for.
     stay : bool
         Whether all are parameters on whose own memory the arrays are.
     """
 
-    __slots__ = ("_bytes", "_known", "_packed", "dtype", "rows", "stay")
+    __slots__ = (
+        *("D", "S", "_bytes", "_packed", "absent", "cell", "dtype"),
+        *("known", "rows", "stay", "tensors"),
+    )
 
-    def __init__(self, tensors: Sequence[Tensor], D: int, bias: bool) -> None:
-        self.dtype = tensors[0].dtype
-        arrays = list(map(as_array, tensors))
+    def __init__(
+        self, cell: str, names: Sequence[str], tensors: Sequence[Any], D: int, bias: bool
+    ) -> None:
+        self.cell, self.D, self.S = cell, D, CELLS[cell].S
+        self.absent = [name for name, t in zip(names, tensors, strict=True) if t is None]
+        self.tensors = tuple(t for t in tensors if t is not None)
+        self.dtype = self.tensors[0].dtype
+        arrays = list(map(as_array, self.tensors))
         self.rows = in_rows(arrays, D, bias)
         self._bytes = sum(a.nbytes for a in arrays)
-        places = [t.data_ptr() for t in tensors]
+        places = [t.data_ptr() for t in self.tensors]
         # Others may be results of an operator, which one keeps no longer than needed; and a copy
         # would not change with its tensor.
-        self.stay = all(type(t) is Parameter for t in tensors) and places == [
+        self.stay = all(type(t) is Parameter for t in self.tensors) and places == [
             a.ctypes.data for a in arrays
         ]
-        aliases = [t.detach() for t in tensors]
-        self._known = list(zip(tensors, aliases, places, strict=True)) if self.stay else []
+        given = [name for name in names if name not in self.absent]
+        aliases = [t.detach() for t in self.tensors]
+        self.known = tuple(zip(given, self.tensors, places, aliases, strict=True))
         self._packed: list[Any] = [None] * len(self.rows)
 
-    def are(self, tensors: Sequence[Any]) -> bool:
-        """Whether these tensors are those here, in the same memory, shape and dtype."""
-        if len(tensors) != len(self._known):
-            return False
-        for t, (known, alias, place) in zip(tensors, self._known, strict=True):
-            # Memory shared among processes moves within its storage, and the alias with it.
-            if (
-                t is not known
-                or t.data_ptr() != place
-                or not t.is_set_to(alias)
-                or t.dtype is not self.dtype
-            ):
-                return False
-        return True
-
-    def packed(self, cell: str, steps: int) -> list[Any]:
+    def packed(self, steps: int) -> list[Any]:
         """Return what a call of T*B steps without a tape takes: `rows`, or packed copies."""
         if not self.stay or (steps <= _FEW_STEPS and self._bytes > _SMALL_BYTES):
             return self.rows
@@ -103,28 +107,55 @@ class Weights:
         for k, row in enumerate(self.rows):
             if packed[k] is None or not packed[k].made_from(row):
                 # Never changed in place: another thread may be reading it.
-                packed[k] = _compiled["auto"].prepare(cell, row)
+                packed[k] = _compiled["auto"].prepare(self.cell, row)
         return list(packed)
 
 
-def find(module: Any, tensors: Sequence[Any], D: int, bias: bool, shapes: Any) -> Weights | str:
+def kept_of(module: Any) -> Weights | None:
+    """Return what is kept of a module, if its weights are still in the same memory and shape."""
+    kept = _kept.get(module)
+    if kept is None:
+        return None
+    parameters, dtype = module._parameters, kept.dtype
+    for name, known, place, alias in kept.known:
+        t = parameters.get(name)
+        # Memory shared among processes moves within its storage, and the alias with it.
+        if (
+            t is not known
+            or t.data_ptr() != place
+            or not t.is_set_to(alias)
+            or t.dtype is not dtype
+        ):
+            break
+    else:
+        if not kept.absent or all(parameters.get(name) is None for name in kept.absent):
+            return kept
+    _kept.pop(module, None)
+    return None
+
+
+def find(
+    module: Any, cell: str, names: Sequence[str], D: int, bias: bool, shapes: Any
+) -> Weights | str:
     """Return the weights of a module, or why no kernel takes them.
 
-    `tensors` are they as they are now, `shapes` a function that returns theirs as they must be.
+    `names` are those of the flat list, `shapes` a function that returns what shapes they must have.
     """
-    kept = _kept.get(module)
+    kept = kept_of(module)
     if kept is not None:
-        if kept.are(tensors):
-            return kept
-        _kept.pop(module, None)
-    if not all(isinstance(t, Tensor) for t in tensors):
-        return "PyTorch refuses the call"
-    reason = _dispatch.unfit(tensors, tensors[0].dtype)
+        return kept
+    # A weight made of other parameters is an attribute, or a property of the class.
+    tensors = [getattr(module, name) for name in names]
+    expected = shapes()
+    present = [t for t in tensors if t is not None]
+    if len(present) != len(expected):
+        return "a weight is None"
+    reason = _dispatch.unfit(present, present[0].dtype)
     if reason is not None:
         return reason
-    if any(t.shape != shape for t, shape in zip(tensors, shapes(), strict=True)):
+    if any(t.shape != shape for t, shape in zip(present, expected, strict=True)):
         return "PyTorch refuses the call"
-    made = Weights(tensors, D, bias)
+    made = Weights(cell, names, tensors, D, bias)
     if made.stay:
         _kept[module] = made
     return made
