@@ -159,7 +159,7 @@ class Recurrent(nn.RNNBase):
     def _forward_eager(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
         if options or self._wants_own():
             return self._forward_extended(input, hx, options)
-        if not torch.is_grad_enabled() and not (self.training and self.dropout):
+        if not (self.dropout and self.training):
             result = _quick.run(self, input, hx)
             if result is not None:
                 return result

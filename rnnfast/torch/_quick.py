@@ -1,12 +1,13 @@
-"""The common call: padded, no gradients, no options of ours.
+"""The common call: padded, in eager mode, without dropout between layers or options of ours.
 
 Around a step of a small layer every question that Python asks takes as long as the step. So this
-road asks as few as are safe, leaves shapes and strides to the kernel, which looks at them anyway,
-and answers None to whatever is unusual; what that is, `_layers` finds out at leisure.
+road asks as few as are safe, and answers None to whatever is unusual; what that is, `_layers` finds
+out at leisure.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor
 
 from .. import _backend
-from . import _dispatch, _weights
+from . import _dispatch, _scan, _weights
 
 __all__ = ["run"]
 
 _compiled = _backend.compiled
+_call = lru_cache(256)(_scan.Call)
 
 
 def run(module: Any, x: Any, hx: Any) -> Any:
@@ -26,15 +28,12 @@ def run(module: Any, x: Any, hx: Any) -> Any:
     kept = _weights.kept_of(module)
     if kept is None or _dispatch.obstacle() is not None:
         return None
-    S, D, L = kept.S, kept.D, len(kept.rows)
-    states = hx
-    if hx is None:
-        states = ()
-    elif S == 1:
-        states = (hx,)
-    elif type(hx) is not tuple or len(hx) != S:
-        return None
-    arrays = []
+    S, D, L = kept.S, kept.D, kept.L
+    states: tuple[Any, ...] = ()
+    if hx is not None:
+        states = (hx,) if S == 1 else hx
+        if type(states) is not tuple or len(states) != S:
+            return None
     for t in (x, *states):
         if (
             type(t) is not Tensor
@@ -45,28 +44,32 @@ def run(module: Any, x: Any, hx: Any) -> Any:
             or t.is_neg()
         ):
             return None
-        arrays.append(t.detach().numpy() if t.requires_grad else t.numpy())
-    y, *first = arrays
     # PyTorch refuses a sequence without steps.
-    if y.ndim != 3 or y.size == 0 or (first and any(a.shape[:1] != (D * L,) for a in first)):
+    shape, batch_first = x.shape, module.batch_first
+    if len(shape) != 3 or shape[2] != kept.I or not x.numel():
         return None
-    if module.batch_first:
-        y = y.swapaxes(0, 1)
+    for t in states:
+        if t.shape != (D * L, shape[not batch_first], kept.H):
+            return None
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (*kept.tensors, x, *states)):
+        # Before the call, which activation checkpointing leaves early.
+        _dispatch.count_fused()
+        nothing = (None,) * S
+        call = _call(kept.cell, L, D, kept.bias, batch_first)
+        y, *last = _scan.Scan.apply(call, kept, x, *(states or nothing), *nothing, *kept.tensors)
+        return y, (last[0] if S == 1 else tuple(last))
+    _dispatch.count_fused()
+    sequence = _scan.steps_of(x, None, batch_first)
+    first = tuple(map(_weights.as_array, states)) if states else None
     core, threads = _compiled["auto"], torch.get_num_threads()
     finals = []
-    for k, row in enumerate(kept.packed(y.shape[0] * y.shape[1])):
-        start = tuple(a[k * D : (k + 1) * D] for a in first) if first else None
-        result = core.forward(kept.cell, y, row, start, None, False, threads)
-        if result is None:
-            return None
-        y, last, _ = result
+    for k, row in enumerate(kept.packed(shape[0] * shape[1])):
+        start = first if first is None or L == 1 else tuple(a[k * D : k * D + D] for a in first)
+        result = core.forward(kept.cell, sequence, row, start, None, False, threads)
+        sequence, last, _ = _scan.agreed(result)
         finals.append(last)
-    _dispatch.count_fused()
     _backend.ran.engine = core
     if L > 1:
         last = map(np.concatenate, zip(*finals, strict=True))
-    # Time is outermost in memory under `batch_first` too, as in PyTorch.
-    y = torch.from_numpy(y.swapaxes(0, 1) if module.batch_first else y)
-    if S == 1:
-        return y, torch.from_numpy(*last)
-    return y, tuple(map(torch.from_numpy, last))
+    y = torch.from_numpy(sequence.swapaxes(0, 1) if batch_first else sequence)
+    return y, (torch.from_numpy(*last) if S == 1 else tuple(map(torch.from_numpy, last)))

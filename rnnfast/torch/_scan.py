@@ -83,21 +83,20 @@ class Call:
         return options._replace(layer=k, reset_state=resets, cu_seqlens=flat)
 
 
-def _steps(t: Tensor | None, call: Call) -> Any:
+def steps_of(t: Tensor, packing: Packing | None, batch_first: bool) -> Any:
     """Bring x, or a gradient of y, to (T, B, n) or, packed, row after row to (N, n)."""
-    if t is None:
-        return None
     if t.requires_grad:
         t = t.detach()
-    if call.packing is not None:
-        t = t.index_select(0, call.packing.rows)
+    if packing is not None:
+        t = t.index_select(0, packing.rows)
     elif (not t.is_contiguous() and t.stride(-1) != 1) or t.is_neg():
         t = t.resolve_neg().contiguous()
     a = t.numpy()
-    return a.swapaxes(0, 1) if call.batch_first else a
+    return a.swapaxes(0, 1) if batch_first else a
 
 
-def _agreed(result: Any) -> Any:
+def agreed(result: Any) -> Any:
+    """Return the result of a kernel whose arguments were checked."""
     if result is None:
         raise RuntimeError(
             "rnnfast.torch: internal error: the kernel refused arguments that were checked."
@@ -151,7 +150,7 @@ def _run(
     """
     core, threads = _compiled["auto"], torch.get_num_threads()
     S, packing, options = call.S, call.packing, call.options
-    read = _steps(tensors[0], call)
+    read = steps_of(tensors[0], packing, call.batch_first)
     first = _arrays(tensors[1 : 1 + S])
     if weights is None:
         flat = list(map(as_array, tensors[1 + 2 * S :]))
@@ -169,7 +168,7 @@ def _run(
         else:
             of_layer = call.of_layer(k, _part(_arrays(tensors[1 + S : 1 + 2 * S]), k, call))
             result = core.forward(call.cell, read, row, start, None, keep, threads, of_layer)
-        read, state_n, tape = _agreed(result)
+        read, state_n, tape = agreed(result)
         finals.append(state_n)
         tapes.append(tape)
         if call.dropout > 0 and k < call.L - 1:
@@ -222,61 +221,64 @@ def backward(
     token: Tensor,
     masks: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
-    need_dx: bool,
-) -> list[Tensor | None]:
-    """Run a call back; returns the gradients of its row of tensors."""
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Run a call back; returns the gradients of its row of tensors, those that are needed."""
     core, threads = _compiled["auto"], torch.get_num_threads()
-    S, L = call.S, call.L
+    S, L, packing = call.S, call.L, call.packing
     tapes = _tapes.find(token)
     if tapes is None:
         _, tapes, _ = _run(call, tensors, True, masks)
-    dy = _steps(gradients[0], call)
-    dlast = _arrays(tuple(gradients[1 : 1 + S]))
+    dy = gradients[0]
+    dread: Any = None if dy is None else steps_of(dy, packing, call.batch_first)
+    dlast = _arrays(gradients[1 : 1 + S])
     into: tuple[Any, ...] | None = None
     if call.want_states:
         parts = gradients[1 + S :]
         if call.batch_first:
             parts = [None if g is None else g.transpose(1, 2) for g in parts]
-        into = _arrays(tuple(parts))
+        into = _arrays(parts)
+    # Of each layer, from the last one to the first.
     dweights: list[Any] = []
     firsts: list[Any] = []
     dresets: list[Any] = []
     for k in reversed(range(L)):
         extra: tuple[Any, ...] = ()
         if into is not None:
-            *states, gates = _part(into, k, call) or ()
-            extra = (tuple(states), gates)
-        dx, grads, dfirst, dreset = _agreed(
-            core.backward(tapes[k], dy, _part(dlast, k, call), need_dx or k > 0, threads, *extra)
+            *dstates, dgates = _part(into, k, call) or ()
+            extra = (tuple(dstates), dgates)
+        need_dx = k > 0 or needed[0]
+        dread, grads, dfirst, dreset = agreed(
+            core.backward(tapes[k], dread, _part(dlast, k, call), need_dx, threads, *extra)
         )
-        firsts.insert(0, dfirst)
-        dresets.insert(0, dreset)
+        firsts.append(dfirst)
+        dresets.append(dreset or (None,) * S)
         dweights[:0] = [g for row in grads for g in (row if call.bias else row[:2])]
-        dy = dx
         if call.dropout > 0 and k > 0:
             mask = masks[k - 1]
-            if call.packing is not None:
-                mask = mask.index_select(0, call.packing.rows)
-            dy = (torch.from_numpy(dx) * mask).numpy()
+            if packing is not None:
+                mask = mask.index_select(0, packing.rows)
+            dread = (torch.from_numpy(dread) * mask).numpy()
     _backend.ran.engine = core
-    result: list[Tensor | None] = [None]
-    if need_dx:
-        dx = torch.from_numpy(dy)
-        if call.packing is not None:
-            dx = dx.index_select(0, call.packing.places)
-        result[0] = dx.transpose(0, 1) if call.batch_first else dx
-    result += [_stacked(parts) for parts in zip(*firsts, strict=True)]
-    if dresets[0] is None:
-        result += [None] * S
-    else:
-        result += [_stacked(parts) for parts in zip(*dresets, strict=True)]
-    return result + [torch.from_numpy(g) for g in dweights]
+    dx = None
+    if needed[0]:
+        dx = torch.from_numpy(dread.swapaxes(0, 1) if call.batch_first else dread)
+        if packing is not None:
+            dx = dx.index_select(0, packing.places)
+    states = (*_stacked(firsts), *_stacked(dresets))
+    rest = (
+        torch.from_numpy(a) if wanted and a is not None else None
+        for a, wanted in zip((*states, *dweights), needed[1:], strict=True)
+    )
+    return dx, *rest
 
 
-def _stacked(parts: Sequence[Any]) -> Tensor | None:
-    if parts[0] is None:
-        return None
-    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+def _stacked(parts: list[tuple[Any, ...]]) -> Sequence[Any]:
+    """Bring what layers have, the last one first, to arrays with D*L in front."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*reversed(parts), strict=True)
+    return [None if c[0] is None else np.concatenate(c) for c in columns]
 
 
 def forward_for_operator(
@@ -293,20 +295,20 @@ def backward_for_operator(
     token: Tensor,
     masks: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
-    need_dx: bool,
-) -> list[Tensor | None]:
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
     """Run a call back whose tensors are as they were, though perhaps elsewhere in memory.
 
     A compiler computes again what it does not save, and overwrites what it has no more use for;
     where a tape leaned on that, forward is run again.
     """
     try:
-        return backward(call, tensors, token, masks, gradients, need_dx)
+        return backward(call, tensors, token, masks, gradients, needed)
     except RuntimeError as error:
         if "has changed since the forward pass" not in str(error):
             raise
     _, tapes, _ = _run(call, tensors, True, masks)
-    return backward(call, tensors, _tapes.keep(tapes), masks, gradients, need_dx)
+    return backward(call, tensors, _tapes.keep(tapes), masks, gradients, needed)
 
 
 class Scan(torch.autograd.Function):
@@ -348,9 +350,4 @@ class Scan(torch.autograd.Function):
                 None,
                 *_composed.differentiable_gradients(call, tensors, masks, gradients, needed),
             )
-        results = backward(call, tensors, token, masks, gradients, needed[0])
-        return (
-            None,
-            None,
-            *(g if wanted else None for g, wanted in zip(results, needed, strict=True)),
-        )
+        return None, None, *backward(call, tensors, token, masks, gradients, needed)

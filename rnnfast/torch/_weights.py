@@ -57,8 +57,10 @@ class Weights:
     Attributes
     ----------
     cell : str
-    D, S : int
-        Directions; states of the cell.
+    L, D, I, H, S : int
+        Layers, directions, input and hidden size, states of the cell.
+    bias : bool
+        Whether there are biases.
     tensors : tuple
         They themselves.
     dtype : torch.dtype
@@ -74,19 +76,21 @@ class Weights:
     """
 
     __slots__ = (
-        *("D", "S", "_bytes", "_packed", "absent", "cell", "dtype"),
-        *("known", "rows", "stay", "tensors"),
+        *("D", "H", "I", "L", "S", "bias", "cell", "dtype"),
+        *("_bytes", "_packed", "absent", "known", "rows", "stay", "tensors"),
     )
 
     def __init__(
         self, cell: str, names: Sequence[str], tensors: Sequence[Any], D: int, bias: bool
     ) -> None:
-        self.cell, self.D, self.S = cell, D, CELLS[cell].S
+        self.cell, self.D, self.S, self.bias = cell, D, CELLS[cell].S, bias
         self.absent = [name for name, t in zip(names, tensors, strict=True) if t is None]
         self.tensors = tuple(t for t in tensors if t is not None)
         self.dtype = self.tensors[0].dtype
         arrays = list(map(as_array, self.tensors))
         self.rows = in_rows(arrays, D, bias)
+        W, R = self.rows[0][0][:2]
+        self.L, self.I, self.H = len(self.rows), W.shape[1], R.shape[1]
         self._bytes = sum(a.nbytes for a in arrays)
         places = [t.data_ptr() for t in self.tensors]
         # Others may be results of an operator, which one keeps no longer than needed; and a copy
