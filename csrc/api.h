@@ -106,6 +106,11 @@ struct Options {
   Index burn_in;            // backward stops at this step
   Index tbptt;              // the gradient is cut every so many steps; 0: never
   RNNFAST_HD bool zones_out() const { return zoneout[0] > 0 || zoneout[1] > 0; }
+  // Masks that every step draws anew.
+  RNNFAST_HD int step_masks() const {
+    const int zones = zoneout_draws ? (zoneout[0] > 0) + (zoneout[1] > 0) : 0;
+    return (dropout > 0 && dropout_per_step) + zones;
+  }
 };
 
 // What a forward pass keeps for the backward pass of one scan, in packed rows whose layout belongs to the
@@ -116,6 +121,8 @@ struct Tape {
   Real* states
       [kMaxStates];  // [s >= 1]: (B + places, units, lanes), the initial states first; [0] unused
   Real* replaced;    // (replacements, S, units, lanes)
+  Real*
+      masks;  // (places, step_masks(), notes, lanes): bits, which units the masks of each step kept
 };
 
 // One layer in one direction.
@@ -220,5 +227,11 @@ struct KernelTable {
 
 // Sizes of the tape of one scan, in elements; the layout is private to the instruction set.
 RNNFAST_HD Index padded_units(Index H, int lanes) { return (H + lanes - 1) / lanes * lanes; }
+// A bit for each unit, in vectors (cpu/random.h).
+template <class Real>
+RNNFAST_HD Index mask_notes(Index H, int lanes) {
+  const Index bits = lanes * Index(sizeof(Real)) * 8;
+  return (H + bits - 1) / bits * lanes;
+}
 
 }  // namespace rnnfast

@@ -24,7 +24,7 @@ struct PyTape {
   std::unique_ptr<const CallOptions> given;  // null: a plain call
   const CallOptions& options() const { return given ? *given : kPlainCall; }
   struct Direction {
-    AlignedBlock cell, states, replaced, dropped_R;
+    AlignedBlock cell, states, replaced, masks, dropped_R;
     bool has_bW, has_bR;
   };
   std::vector<Direction> directions;

@@ -138,6 +138,10 @@ template <class Real>
 Index tape_state_size(Index rows, Index H) {
   return rows * padded_units(H, kernels<Real>().lanes);
 }
+template <class Real>
+Index tape_mask_size(Index rows, Index H) {
+  return rows * mask_notes<Real>(H, kernels<Real>().lanes);
+}
 
 #define RNNFAST_INSTANTIATE(Real)                                                \
   template void run_forward<Real>(CellId, const ForwardArgs<Real>*, int, int);   \
@@ -146,7 +150,8 @@ Index tape_state_size(Index rows, Index H) {
   template void run_linear_backward<Real>(const LinearArgs<Real>&, int);         \
   template void run_masked_rows<Real>(const MaskedRows<Real>&, int);             \
   template Index tape_cell_size<Real>(CellId, Index, Index);                     \
-  template Index tape_state_size<Real>(Index, Index);
+  template Index tape_state_size<Real>(Index, Index);                            \
+  template Index tape_mask_size<Real>(Index, Index);
 RNNFAST_INSTANTIATE(float)
 RNNFAST_INSTANTIATE(double)
 

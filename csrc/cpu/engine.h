@@ -37,5 +37,7 @@ template <class Real>
 Index tape_cell_size(CellId cell, Index places, Index H);
 template <class Real>
 Index tape_state_size(Index rows, Index H);
+template <class Real>
+Index tape_mask_size(Index rows, Index H);
 
 }  // namespace rnnfast

@@ -1,7 +1,7 @@
 // Masks by Philox-4x32-10 (Salmon, Moraes, Dror and Shaw 2011): a function of a key (the seed) and a counter
 // (quad, row, step, place of use), so that a mask is the same however the batch is put together or the
-// sequence is cut, and backward draws it again instead of keeping it. A row of n units takes Q = ceil(n / 4)
-// counters; unit j*Q + q is word j of counter q. rnnfast/_random.py states the same in NumPy.
+// sequence is cut. A row of n units takes Q = ceil(n / 4) counters; unit j*Q + q is word j of counter q.
+// rnnfast/_random.py states the same in NumPy.
 #pragma once
 #include "../api.h"
 #include "vec.h"
@@ -9,6 +9,7 @@
 namespace rnnfast {
 namespace {
 
+constexpr int kNoteVectors = sizeof(Real) * 8;
 constexpr int kWideLanes = RNNFAST_VECTOR_BYTES / 8;
 typedef uint64_t Wide __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
 
@@ -74,12 +75,35 @@ class MaskSource {
     if (q < Q) words<1>(q, Q, row, step, n, out);
   }
 
+  // Note which units of a drawn row are kept, and make the same row of the note. A note is a vector for each
+  // kNoteVectors unit vectors: bit v of lane l is of unit v * lanes + l, so that no lane ever moves.
+  RNNFAST_INLINE void note(const Real* row, Index vectors, Real* to) const {
+    const Raw drop = raw_set(dropped_);
+    for (Index first = 0; first < vectors; first += kNoteVectors, to += kLanes) {
+      RawBits note{}, bit = one();
+      for (Index v = first; v < vectors && v < first + kNoteVectors; ++v, bit += bit)
+        note |= bit & (RawBits)(raw_load(row + v * kLanes) != drop);
+      memcpy(to, &note, sizeof(note));
+    }
+  }
+  RNNFAST_INLINE void row_of_note(const Real* from, Index vectors, Real* row) const {
+    const Raw keep = raw_set(kept_), drop = raw_set(dropped_);
+    for (Index first = 0; first < vectors; first += kNoteVectors, from += kLanes) {
+      RawBits note, bit = one();
+      memcpy(&note, from, sizeof(note));
+      for (Index v = first; v < vectors && v < first + kNoteVectors; ++v, bit += bit)
+        raw_store(row + v * kLanes, (note & bit) != RawBits{} ? keep : drop);
+    }
+  }
+
  private:
   static constexpr int kRounds = 10;
   uint64_t keys_[kRounds][2];
   uint32_t place_;
   uint64_t threshold_;  // a word below it drops
   Real kept_, dropped_;
+
+  static RNNFAST_INLINE RawBits one() { return 1 - RawBits{}; }
 
   template <int N>
   RNNFAST_INLINE void words(Index q, Index Q, uint32_t row, uint32_t step, Index n,

@@ -168,7 +168,7 @@ struct BackwardScratch {
     Real* bound;
     Real** gradient[kMaxStates];
     const Real** product;  // by b: the dgh of the step after, null: none
-    Index* sent;           // by b: the number of that step
+    Index* sent;           // by b: its place at that step
     Index* borders;        // first steps of the chunks, where a schedule makes them uneven
     Real *panels, *strip;
     int32_t *stamp, *slots;
@@ -225,7 +225,7 @@ struct BackwardScratch {
   PerMember member(Carver& carver, const BackwardArgs<Real>& a) const {
     const Dims& d = a.dims;
     const Options<Real>& o = a.options;
-    PerMember m(MaskRows(carver, o, d.B, d.H, Cell::S, factor));
+    PerMember m(MaskRows(carver, o, d.B, d.H, Cell::S, factor, a.tape.masks, true));
     const auto table = [&](bool wanted) RNNFAST_INLINE_LAMBDA {
       return wanted ? carver.take<const Real*>(d.B) : nullptr;
     };
@@ -333,7 +333,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     const bool some = own.product[b] != nullptr;
     own.rows[r] = some ? own.product[b] : shared.no_gates;
     for (int s = 0; s < S; ++s) own.carry[s][r] = shared.carry[s] + b * units;
-    if (own.factor) own.factor[r] = own.masks.operand_factor(r, own.sent[b], b);
+    if (own.factor) own.factor[r] = own.masks.operand_factor(r, own.sent[b], 0, b);
     // What came from outside was not sent by a step, and is not bounded.
     if (own.bound) own.bound[r] = some ? o.gradient_clip : Real(__builtin_inf());
     return some;
@@ -418,7 +418,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
           const Index r = p - at.begin;
           for (int s = 0; s < S; ++s) {
             if (own.dstates[s]) own.dstates[s][r] = a.dstates[s].row(t, b);
-            if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, t, b);
+            if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, p, t, b);
           }
           if (own.dgates) own.dgates[r] = a.dgates.row(t, b);
         });
@@ -446,7 +446,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       extras ? run(Constant<1>{}) : run(Constant<0>{});
       walk.each(t, at, [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
         own.product[b] = shared.dgh + (p - first) * row;
-        own.sent[b] = t;
+        own.sent[b] = p;
       });
       if (by_units) m.barrier();
     }
@@ -470,7 +470,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     };
     if (drops)
       each(mine, [&](Index i, Index t, Index b, Source from) RNNFAST_INLINE_LAMBDA {
-        multiply_row(history.operand(from, b), own.masks.operand_factor(0, t, b), d.H,
+        multiply_row(history.operand(from, b), own.masks.operand_factor(0, first + i, t, b), d.H,
                      shared.masked + i * d.H);
       });
     m.barrier();

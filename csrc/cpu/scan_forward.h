@@ -171,7 +171,7 @@ struct ForwardScratch {
 
   PerMember member(Carver& carver, const ForwardArgs<Real>& a) const {
     const Dims& d = a.dims;
-    PerMember m(MaskRows(carver, a.options, d.B, d.H, Cell::S, factor));
+    PerMember m(MaskRows(carver, a.options, d.B, d.H, Cell::S, factor, a.tape.masks, false));
     m.operand = carver.take<const Real*>(d.B);
     m.gx = carver.take<const Real*>(d.B);
     for (int s = 0; s < Cell::S; ++s) {
@@ -208,7 +208,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   Carver carver{static_cast<char*>(scratch)};
   ForwardScratch<Cell> shared(carver, a, m.n);
   Carver own_carver = shared.parts.of(scratch, m.id);
-  const auto own = shared.member(own_carver, a);
+  auto own = shared.member(own_carver, a);
   const Walk walk = shared.walk;
   const bool with_tape = a.tape.cell != nullptr, extras = forward_extras(a.options);
   const bool drops = MaskRows::drops(a.options);
@@ -259,6 +259,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   Real* const c = with_tape ? a.tape.states[1] : shared.c;
   Real* const replaced = with_tape ? a.tape.replaced : shared.replaced;
   pack_replacements(a.options, d.H, S, m, replaced);
+  if (by_units && m.id > 0) own.masks.note_nothing();
   own.masks.prepare_expectation();
   if (drops && !a.options.dropout_per_step) {
     const Range mine = share(d.B, m);
@@ -330,11 +331,11 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
           const Index r = p - at.begin;
           if (drops) {
             Real* masked = own.masked + r * d.H;
-            multiply_row(own.operand[r], own.masks.operand_factor(r, t, b), d.H, masked);
+            multiply_row(own.operand[r], own.masks.operand_factor(r, p, t, b), d.H, masked);
             own.operand[r] = masked;
           }
           for (int s = 0; s < S; ++s)
-            if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, t, b);
+            if (own.zoneout[s]) own.zoneout[s][r] = own.masks.zoneout(s, r, p, t, b);
         });
       const auto run = [&](auto tape, auto more) RNNFAST_INLINE_LAMBDA {
         CellForward<Cell, tape, more> cell{};

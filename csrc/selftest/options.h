@@ -267,10 +267,12 @@ OptionResult<Real> run_options(Report& report, const std::string& name, CellId i
   AlignedBlock cell = kept(tape_cell_size<Real>(id, places, d.H)),
                states = kept(tape_state_size<Real>(d.B + places, d.H)),
                replaced =
-                   kept(tape_state_size<Real>(run.options.schedule.replacements * Cell::S, d.H));
+                   kept(tape_state_size<Real>(run.options.schedule.replacements * Cell::S, d.H)),
+               masks = kept(tape_mask_size<Real>(run.options.step_masks() * places, d.H));
   f.tape.cell = static_cast<Real*>(cell.get());
   if (S > 1) f.tape.states[1] = static_cast<Real*>(states.get());
   f.tape.replaced = static_cast<Real*>(replaced.get());
+  f.tape.masks = static_cast<Real*>(masks.get());
   run_forward(id, &f, 1, threads);
 
   OptionResult<Real> out;

@@ -1,0 +1,58 @@
+// The arrays that a tape borrows until backward: noted in forward, compared before they are read again.
+#pragma once
+#include <algorithm>
+#include <stdexcept>
+
+#include "call.h"
+
+namespace rnnfast {
+
+template <class Real>
+uint64_t checksum_of(const View& v) {
+  const auto& sum = kernels<Real>().checksum;
+  Index n = 1;
+  for (int i = 0; i < v.nd; ++i) n *= v.shape[i];
+  if (n == 0) return 0;
+  if (v.contiguous()) return sum(v.data, size_t(n) * sizeof(Real), 0);
+  // Only sequences come here: row by row.
+  uint64_t hash = 0;
+  const Index B = v.nd == 3 ? v.shape[1] : 1, last = v.shape[v.nd - 1];
+  for (Index t = 0; t < v.shape[0]; ++t)
+    for (Index b = 0; b < B; ++b)
+      hash = sum(static_cast<char*>(v.data) + t * v.strides[0] + (v.nd == 3 ? b * v.strides[1] : 0),
+                 size_t(last) * sizeof(Real), hash);
+  return hash;
+}
+
+[[noreturn]] inline void changed(const CellInfo& info, const std::string& name) {
+  throw std::runtime_error(
+      "rnnfast." + std::string(info.name) + ": " + name +
+      " has changed since the forward pass whose tape this is; backward needs it as it was. "
+      "Change it after backward, or give forward a copy.");
+}
+
+template <class Real>
+void note(PyTape::Borrowed& b) {
+  View v;
+  view_of(b.array, v);
+  b.data = v.data;
+  b.nd = v.nd;
+  b.type = v.type;
+  std::copy_n(v.shape, v.nd, b.shape);
+  std::copy_n(v.strides, v.nd, b.strides);
+  b.checksum = checksum_of<Real>(v);
+}
+
+template <class Real>
+void verify(const PyTape& tape, const char* only = nullptr) {
+  for (const auto& b : tape.borrowed) {
+    if (only && b.name != only) continue;
+    View v;
+    const bool same = view_of(b.array, v) && v.data == b.data && v.nd == b.nd && v.type == b.type &&
+                      std::equal(b.shape, b.shape + b.nd, v.shape) &&
+                      std::equal(b.strides, b.strides + b.nd, v.strides);
+    if (!same || checksum_of<Real>(v) != b.checksum) changed(kCells[int(tape.cell)], b.name);
+  }
+}
+
+}  // namespace rnnfast
