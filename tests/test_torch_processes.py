@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import subprocess
@@ -87,13 +88,42 @@ class Rows(torch.utils.data.Dataset):
             return self.layer(torch.full((5, 3), float(k)))[0]
 
 
-def test_loader_workers() -> None:
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_loader_workers(context: str) -> None:
     rows = Rows()
     expected = torch.stack([rows[k] for k in range(4)])
     loader = torch.utils.data.DataLoader(
-        rows, batch_size=4, num_workers=2, multiprocessing_context="fork"
+        rows, batch_size=4, num_workers=2, multiprocessing_context=context
     )
     assert torch.equal(next(iter(loader)), expected)
+
+
+def learn(layer: Any, x: Any) -> None:
+    torch.set_num_threads(1)
+    for _ in range(3):
+        layer.zero_grad()
+        layer(x)[0].square().sum().backward()
+        with torch.no_grad():
+            for p in layer.parameters():
+                p -= 0.01 * p.grad
+
+
+def test_a_child_trains_the_parameters_that_it_shares() -> None:
+    torch.manual_seed(0)
+    layer, x = ours.GRU(3, 4), torch.randn(5, 2, 3)
+    alone = copy.deepcopy(layer)
+    with torch.no_grad():
+        before = layer(x)[0]
+    # Which moves the parameters that this process has been using.
+    child = torch.multiprocessing.get_context("spawn").Process(target=learn, args=(layer, x))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+    learn(alone, x)
+    with torch.no_grad():
+        after, expected = layer(x)[0], alone(x)[0]
+    assert torch.equal(after, expected)
+    assert not torch.equal(after, before)
 
 
 GRADIENTS = """

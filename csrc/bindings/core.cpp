@@ -221,11 +221,14 @@ bool find_cell(py::handle name, CellId& cell) {
 bool parse_threads(py::handle h, int& threads) {
   threads = 0;
   if (h.is_none()) return true;
-  if (!PyLong_Check(h.ptr())) return false;
-  const long n = PyLong_AsLong(h.ptr());
+  PyObject* number = h.ptr();
+  const bool at_most = PyTuple_Check(number) && PyTuple_GET_SIZE(number) == 1;
+  if (at_most) number = PyTuple_GET_ITEM(number, 0);
+  if (!PyLong_Check(number)) return false;
+  const long n = PyLong_AsLong(number);
   if (n == -1 && PyErr_Occurred()) PyErr_Clear();
   if (n < 1 || n > 1024) return false;
-  threads = int(n);
+  threads = at_most ? -int(n) : int(n);
   return true;
 }
 

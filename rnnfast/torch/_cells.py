@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..cells import CELLS
 from . import _dispatch, _weights
@@ -43,6 +44,8 @@ class Cell(nn.modules.rnn.RNNCellBase):
         return self._forward_eager(input, hx)
 
     def _forward_eager(self, input: Any, hx: Any) -> Any:
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            return _dispatch.as_leaf(self, input, hx, {})
         weights = self._fitting(input, hx)
         if isinstance(weights, str):
             _dispatch.count("stock", weights)
@@ -76,6 +79,8 @@ class Cell(nn.modules.rnn.RNNCellBase):
             states = hx if S > 1 else (hx,)
             if not isinstance(states, (tuple, list)) or len(states) != S:
                 return refused
+        if any(s is None for s in states):
+            return refused
         reason = _dispatch.unfit((x, *states), x.dtype)
         if reason is not None:
             return reason

@@ -21,6 +21,8 @@ from torch.nn import Parameter
 from .. import _backend
 
 __all__ = [
+    "as_leaf",
+    "batched",
     "count",
     "count_fused",
     "dispatch_counts",
@@ -90,6 +92,8 @@ _tracing = torch._C._get_tracing_state
 _level = torch._C._functorch.maybe_current_level
 _modes = torch._C._len_torch_dispatch_stack
 _autocast = torch._C._is_any_autocast_enabled
+_is_batched = torch._C._functorch.is_batchedtensor
+_is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def obstacle() -> str | None:
@@ -108,6 +112,21 @@ def obstacle() -> str | None:
     if "auto" not in _backend.compiled:
         return f"the compiled module is absent: {_backend.backends()['cpu']}"
     return None
+
+
+def batched(tensors: Any) -> bool:
+    """Whether tensors stand for several each, as `vmap` and ``is_grads_batched=True`` make them."""
+    return any(t is not None and (_is_batched(t) or _is_legacy_batched(t)) for t in tensors)
+
+
+def as_leaf(module: Any, input: Any, hx: Any, options: dict[str, Any]) -> Any:
+    """Lay the call of a module into the graph that `torch.fx` draws, as one node.
+
+    It does so with all modules of `torch.nn` itself, and would enter ours.
+    """
+    tracer = input.tracer
+    args = (input,) if hx is None else (input, hx)
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), args, options)
 
 
 def unfit(tensors: Any, dtype: torch.dtype) -> str | None:

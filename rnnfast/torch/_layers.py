@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
@@ -157,6 +158,8 @@ class Recurrent(nn.RNNBase):
         return self._forward_eager(input, hx, options)
 
     def _forward_eager(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            return _dispatch.as_leaf(self, input, hx, options)
         if options or self._wants_own():
             return self._forward_extended(input, hx, options)
         if not (self.dropout and self.training):
@@ -196,6 +199,8 @@ class Recurrent(nn.RNNBase):
             states = hx if S > 1 else (hx,)
             if not isinstance(states, (tuple, list)) or len(states) != S:
                 return "PyTorch refuses the call"
+        if any(s is None for s in states):
+            return "PyTorch refuses the call"
         reason = _dispatch.unfit((x, *states), x.dtype)
         if reason is not None:
             return reason

@@ -61,7 +61,7 @@ def run(module: Any, x: Any, hx: Any) -> Any:
     _dispatch.count_fused()
     sequence = _scan.steps_of(x, None, batch_first)
     first = tuple(map(_weights.as_array, states)) if states else None
-    core, threads = _compiled["auto"], torch.get_num_threads()
+    core, threads = _compiled["auto"], (torch.get_num_threads(),)
     finals = []
     for k, row in enumerate(kept.packed(shape[0] * shape[1])):
         start = first if first is None or L == 1 else tuple(a[k * D : k * D + D] for a in first)

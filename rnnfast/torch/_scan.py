@@ -148,7 +148,7 @@ def _run(
     `masks` are those, drawn here where there are none. `weights` are those at the end of `tensors`,
     where they have been looked at already.
     """
-    core, threads = _compiled["auto"], torch.get_num_threads()
+    core, threads = _compiled["auto"], (torch.get_num_threads(),)
     S, packing, options = call.S, call.packing, call.options
     read = steps_of(tensors[0], packing, call.batch_first)
     first = _arrays(tensors[1 : 1 + S])
@@ -224,9 +224,9 @@ def backward(
     needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Run a call back; returns the gradients of its row of tensors, those that are needed."""
-    core, threads = _compiled["auto"], torch.get_num_threads()
+    core, threads = _compiled["auto"], (torch.get_num_threads(),)
     S, L, packing = call.S, call.L, call.packing
-    tapes = _tapes.find(token)
+    tapes = _tapes.find(token, tensors)
     if tapes is None:
         _, tapes, _ = _run(call, tensors, True, masks)
     dy = gradients[0]
@@ -286,7 +286,7 @@ def forward_for_operator(
 ) -> tuple[tuple[Any, ...], Tensor]:
     """Run a call whose masks are given; returns outputs and the tensor that owns the tapes."""
     outputs, tapes, _ = _run(call, tensors, keep, masks)
-    return outputs, _tapes.keep(tapes if keep else [])
+    return outputs, _tapes.keep(tapes if keep else [], tensors)
 
 
 def backward_for_operator(
@@ -308,7 +308,7 @@ def backward_for_operator(
         if "has changed since the forward pass" not in str(error):
             raise
     _, tapes, _ = _run(call, tensors, True, masks)
-    return backward(call, tensors, _tapes.keep(tapes), masks, gradients, needed)
+    return backward(call, tensors, _tapes.keep(tapes, tensors), masks, gradients, needed)
 
 
 class Scan(torch.autograd.Function):
@@ -326,13 +326,13 @@ class Scan(torch.autograd.Function):
         ctx.call, ctx.n_masks = call, len(masks)
         # y only so that a change of it is noticed.
         seen = (outputs[0],) if _borrows_y(call, tensors[0].dtype) else ()
-        ctx.save_for_backward(*tensors, _tapes.keep(tapes), *masks, *seen)
+        ctx.save_for_backward(*tensors, _tapes.keep(tapes, tensors), *masks, *seen)
         ctx.set_materialize_grads(False)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        """Run them back; or, where the result is to be differentiated again, PyTorch's operators.
+        """Run them back; or PyTorch's operators, under a transform or to be differentiated again.
 
         An opaque result would have second derivatives of zero, without a word.
         """
@@ -344,10 +344,8 @@ class Scan(torch.autograd.Function):
         masks = saved[n + 1 : n + 1 + ctx.n_masks]
         if all(g is None for g in gradients):
             return (None,) * (n + 2)
-        if torch.is_grad_enabled():
-            return (
-                None,
-                None,
-                *_composed.differentiable_gradients(call, tensors, masks, gradients, needed),
-            )
+        again = torch.is_grad_enabled()
+        if again or _dispatch.batched(gradients):
+            found = _composed.gradients(call, tensors, masks, gradients, needed, again)
+            return None, None, *found
         return None, None, *backward(call, tensors, token, masks, gradients, needed)
