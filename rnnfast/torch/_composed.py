@@ -69,7 +69,7 @@ def gradients(
 
 
 def run(call: Call, tensors: Sequence[Any], masks: Sequence[Tensor] = ()) -> tuple[Any, ...]:
-    """Run a call, with these masks between layers or new ones; outputs as those of `Scan`."""
+    """Run a call, with these masks between layers or new ones; outputs as of the kernels."""
     if call.options is None and not call.want_states:
         return _run_stock(call, tensors, masks)
     return _run_reference(call, tensors, masks)

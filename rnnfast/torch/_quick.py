@@ -42,6 +42,7 @@ def run(module: Any, x: Any, hx: Any) -> Any:
             or t.layout is not torch.strided
             or t.is_nested
             or t.is_neg()
+            or not t.is_contiguous()
         ):
             return None
     # PyTorch refuses a sequence without steps.
@@ -56,10 +57,12 @@ def run(module: Any, x: Any, hx: Any) -> Any:
         _dispatch.count_fused()
         nothing = (None,) * S
         call = _call(kept.cell, L, D, kept.bias, batch_first)
-        y, *last = _scan.Scan.apply(call, kept, x, *(states or nothing), *nothing, *kept.tensors)
+        y, *last = _scan.apply(call, kept, x, *(states or nothing), *nothing, *kept.tensors)
         return y, (last[0] if S == 1 else tuple(last))
     _dispatch.count_fused()
-    sequence = _scan.steps_of(x, None, batch_first)
+    sequence = x.numpy() if not x.requires_grad else x.detach().numpy()
+    if batch_first:
+        sequence = sequence.swapaxes(0, 1)
     first = tuple(map(_weights.as_array, states)) if states else None
     core, threads = _compiled["auto"], (torch.get_num_threads(),)
     finals = []
