@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from typing import Any
 
@@ -12,17 +11,12 @@ from torch.fx import Proxy
 
 from ..cells import CELLS
 from . import _dispatch, _weights
-from ._scan import Call, run
+from ._scan import plain_call, run
 from ._weights import Weights
 
 __all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
-@functools.cache
-def _call(cell: str, bias: bool) -> Call:
-    return Call(cell, 1, 1, bias, want_y=False)
 
 
 class Cell(nn.modules.rnn.RNNCellBase):
@@ -50,7 +44,7 @@ class Cell(nn.modules.rnn.RNNCellBase):
         if isinstance(weights, str):
             _dispatch.count("stock", weights)
             return super().forward(input, hx)
-        call = _call(self._name, len(weights.tensors) == 4)
+        call = plain_call(weights.cell, 1, 1, weights.bias, want_y=False)
         S = call.S
         states: tuple[Any, ...] = (None,) * S
         if hx is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,14 +23,13 @@ from ..errors import ArgumentError
 from . import _composed, _custom_ops, _dispatch, _options, _quick, _weights  # noqa: F401
 from ._options import States
 from ._packed import Packing
-from ._scan import Call, run
+from ._scan import Call, plain_call, run
 from ._weights import Weights
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
 
 _CELLS = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu", "LSTM": "lstm", "GRU": "gru"}
 _OWN = (*_options.CELL, "initial_state")
-_plain_call = lru_cache(256)(Call)
 
 
 class Recurrent(nn.RNNBase):
@@ -172,7 +170,7 @@ class Recurrent(nn.RNNBase):
         if isinstance(weights, str):
             _dispatch.count("stock", weights)
             return super().forward(input, hx)
-        call = _plain_call(
+        call = plain_call(
             _CELLS[self.mode],
             self.num_layers,
             1 + self.bidirectional,

@@ -7,7 +7,6 @@ out at leisure.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from . import _dispatch, _scan, _weights
 __all__ = ["run"]
 
 _compiled = _backend.compiled
-_call = lru_cache(256)(_scan.Call)
 
 
 def run(module: Any, x: Any, hx: Any) -> Any:
@@ -56,7 +54,7 @@ def run(module: Any, x: Any, hx: Any) -> Any:
         # Before the call, which activation checkpointing leaves early.
         _dispatch.count_fused()
         nothing = (None,) * S
-        call = _call(kept.cell, L, D, kept.bias, batch_first)
+        call = _scan.plain_call(kept.cell, L, D, kept.bias, batch_first)
         y, *last = _scan.apply(call, kept, x, *(states or nothing), *nothing, *kept.tensors)
         return y, (last[0] if S == 1 else tuple(last))
     _dispatch.count_fused()

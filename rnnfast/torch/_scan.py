@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from .._scan_options import ScanOptions
 from ..cells import CELLS, CellSpec
 from . import _composed, _dispatch, _tapes
 from ._packed import Packing
-from ._weights import Weights, as_array, in_rows
+from ._weights import Weights, as_array, as_weight, in_rows
 
-__all__ = ["Call", "agreed", "apply", "run", "steps_of"]
+__all__ = ["Call", "agreed", "apply", "plain_call", "run", "steps_of"]
 
 _compiled = _backend.compiled
 
@@ -81,6 +81,10 @@ class Call:
         if options is None:
             return None if flat is None else ScanOptions(cu_seqlens=flat)
         return options._replace(layer=k, reset_state=resets, cu_seqlens=flat)
+
+
+plain_call = lru_cache(256)(Call)
+"""A call that may have been made before."""
 
 
 def steps_of(t: Tensor, packing: Packing | None, batch_first: bool) -> Any:
@@ -153,7 +157,7 @@ def _run(
     read = steps_of(tensors[0], packing, call.batch_first)
     first = _arrays(tensors[1 : 1 + S])
     if weights is None:
-        flat = list(map(as_array, tensors[1 + 2 * S :]))
+        flat = list(map(as_weight, tensors[1 + 2 * S :]))
         rows = in_rows(flat, call.D, call.bias)
     elif keep or (options is not None and options.weight_drop > 0):
         rows = weights.rows

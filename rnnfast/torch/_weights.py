@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -20,7 +21,7 @@ from .. import _backend
 from ..cells import CELLS
 from . import _dispatch
 
-__all__ = ["Weights", "as_array", "find", "in_rows", "kept_of"]
+__all__ = ["Weights", "as_array", "as_weight", "find", "in_rows", "kept_of"]
 
 # Up to so many steps kernels run on weights as they lie, and packed ones pay only where both they
 # and the weights, which the checksum reads, are in the second-level cache. Time over time with the
@@ -42,6 +43,18 @@ def as_array(t: Tensor | None) -> Any:
     if not t.is_contiguous() or t.is_neg():
         t = t.resolve_neg().contiguous()
     return t.numpy()
+
+
+def as_weight(t: Tensor) -> Any:
+    """Return the memory of a weight as an array, copied only where kernels cannot read it.
+
+    By DLPack, for `numpy()` forbids PyTorch for good to free or move the memory, which is what FSDP
+    does with the parameters that it gathers.
+    """
+    t = t.detach()
+    if not t.is_contiguous() or t.is_neg():
+        t = t.resolve_neg().contiguous()
+    return np.from_dlpack(t)
 
 
 def in_rows(arrays: Sequence[Any], D: int, bias: bool) -> list[Any]:
@@ -87,7 +100,7 @@ class Weights:
         self.absent = [name for name, t in zip(names, tensors, strict=True) if t is None]
         self.tensors = tuple(t for t in tensors if t is not None)
         self.dtype = self.tensors[0].dtype
-        arrays = list(map(as_array, self.tensors))
+        arrays = list(map(as_weight, self.tensors))
         self.rows = in_rows(arrays, D, bias)
         W, R = self.rows[0][0][:2]
         self.L, self.I, self.H = len(self.rows), W.shape[1], R.shape[1]
