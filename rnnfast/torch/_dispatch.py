@@ -11,6 +11,7 @@ import functools
 import itertools
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,15 +39,13 @@ _counts = {"composed": 0, "stock": 0}
 # These count without a lock, at a fraction of its price; but to read is to count, so reads are too.
 _fused = itertools.count()
 _reads = itertools.count()
+
+count_fused: Callable[[], object] = _fused.__next__
+"""Count one call of the kernels."""
 _last_reason: str | None = None
 
 _PLAIN = (Tensor, Parameter)
 _FLOATS = (torch.float32, torch.float64)
-
-
-def count_fused() -> None:
-    """Count one call of the kernels."""
-    next(_fused)
 
 
 def count(way: str, reason: str) -> None:

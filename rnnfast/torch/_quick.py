@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 from .. import _backend
 from . import _dispatch, _scan, _weights
@@ -19,6 +19,7 @@ from . import _dispatch, _scan, _weights
 __all__ = ["run"]
 
 _compiled = _backend.compiled
+_get_num_threads, _is_grad_enabled = torch.get_num_threads, torch.is_grad_enabled
 
 
 def run(module: Any, x: Any, hx: Any) -> Any:
@@ -50,27 +51,29 @@ def run(module: Any, x: Any, hx: Any) -> Any:
     for t in states:
         if t.shape != (D * L, shape[not batch_first], kept.H):
             return None
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (*kept.tensors, x, *states)):
+    if _is_grad_enabled() and any(t.requires_grad for t in (*kept.tensors, x, *states)):
         # Before the call, which activation checkpointing leaves early.
         _dispatch.count_fused()
         nothing = (None,) * S
         call = _scan.plain_call(kept.cell, L, D, kept.bias, batch_first)
         y, *last = _scan.apply(call, kept, x, *(states or nothing), *nothing, *kept.tensors)
         return y, (last[0] if S == 1 else tuple(last))
-    _dispatch.count_fused()
     sequence = x.numpy() if not x.requires_grad else x.detach().numpy()
     if batch_first:
         sequence = sequence.swapaxes(0, 1)
     first = tuple(map(_weights.as_array, states)) if states else None
-    core, threads = _compiled["auto"], (torch.get_num_threads(),)
+    core, threads = _compiled["auto"], (_get_num_threads(),)
     finals = []
     for k, row in enumerate(kept.packed(shape[0] * shape[1])):
         start = first if first is None or L == 1 else tuple(a[k * D : k * D + D] for a in first)
         result = core.forward(kept.cell, sequence, row, start, None, False, threads)
-        sequence, last, _ = _scan.agreed(result)
+        if result is None:
+            return None
+        sequence, last, _ = result
         finals.append(last)
+    _dispatch.count_fused()
     _backend.ran.engine = core
     if L > 1:
         last = map(np.concatenate, zip(*finals, strict=True))
-    y = torch.from_numpy(sequence.swapaxes(0, 1) if batch_first else sequence)
-    return y, (torch.from_numpy(*last) if S == 1 else tuple(map(torch.from_numpy, last)))
+    y = from_numpy(sequence.swapaxes(0, 1) if batch_first else sequence)
+    return y, (from_numpy(*last) if S == 1 else tuple(map(from_numpy, last)))
