@@ -32,7 +32,7 @@ _tokens: weakref.WeakValueDictionary[int, _Token] = weakref.WeakValueDictionary(
 
 def keep(tapes: list[Any], tensors: Sequence[Tensor | None]) -> Tensor:
     """Return a tensor that owns the tapes, which lean on the memory of these tensors."""
-    token = _Token(1, np.uint8)
+    token = np.zeros(1, np.uint8).view(_Token)
     token.tapes, token.places = tapes, _places(tensors)
     tensor = torch.from_numpy(token)
     _tokens[tensor.data_ptr()] = token
