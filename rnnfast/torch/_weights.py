@@ -26,7 +26,7 @@ __all__ = ["Weights", "as_array", "as_weight", "find", "in_rows", "kept_of"]
 # Up to so many steps kernels run on weights as they lie, and packed ones pay only where both they
 # and the weights, which the checksum reads, are in the second-level cache. Time over time with the
 # packed ones, AVX-512, 2 MiB of that cache, T*B = 1: 1.2 to 2 up to 512 KiB, 0.55 to 0.8 from
-# 1.5 MiB on. Above so many steps kernels pack anyway, and it is 1 to 1.2 at any size.
+# 1.5 MiB on. Above so many steps kernels pack anyway, and it is 1.0 to 1.2 at any size.
 _FEW_STEPS = 16
 _SMALL_BYTES = 2**19
 
