@@ -15,17 +15,19 @@ import numpy as np
 from rnnfast import _core
 
 
-def in_turns(calls: list[Callable[[], object]], seconds: float) -> np.ndarray:
-    """Return times in seconds, (rounds, calls).
+def in_turns(
+    calls: list[Callable[[], object]], seconds: float, least: int = 20, warm: int = 3
+) -> np.ndarray:
+    """Return times in seconds, (rounds, calls), of `least` rounds or more, after `warm` others.
 
     Each round runs every call once, in the other order than the round before.
     """
     for call in calls:
-        for _ in range(3):
+        for _ in range(warm):
             call()
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(rounds) < 20:
+    while time.perf_counter() < end or len(rounds) < least:
         times = [0.0] * len(calls)
         order = range(len(calls)) if len(rounds) % 2 else reversed(range(len(calls)))
         for i in order:

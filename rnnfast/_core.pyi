@@ -15,6 +15,7 @@ import numpy as np
 from ._scan_options import ScanOptions
 
 _Row: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]
+_Threads: TypeAlias = int | tuple[int] | None  # n; (n,): as many as pay, at most n
 _State: TypeAlias = tuple[np.ndarray | None, ...]
 _DenseOrIndexed: TypeAlias = np.ndarray | tuple[np.ndarray, np.ndarray]
 
@@ -51,6 +52,7 @@ class Prepared:
     def H(self) -> int: ...
     @property
     def D(self) -> int: ...
+    def made_from(self, params: tuple[_Row, ...], /) -> bool: ...  # whether they hold it still
 
 class Stream:
     """Layers of one direction that run a step, or a few, at a time and carry their state.
@@ -96,7 +98,7 @@ def forward(
     state: _State | None,  # S arrays (D, B, H), None is zero
     out: np.ndarray | None,  # (T, B, D*H), inner stride 1, writable, apart from x
     keep_tape: bool,
-    threads: int | None,
+    threads: _Threads,
     options: ScanOptions | None = None,
     /,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Tape | None] | None: ...
@@ -105,7 +107,7 @@ def backward(
     dy: np.ndarray | None,  # (T, B, D*H), inner stride 1, None is zero
     dstate: _State | None,  # S arrays (D, B, H), None is zero
     need_dx: bool,
-    threads: int | None,
+    threads: _Threads,
     dstates: _State | None = None,  # S arrays (D, T, B, H), C-contiguous, None is zero
     dgates: np.ndarray | None = None,  # (D, T, B, G, H), C-contiguous
     /,
@@ -130,7 +132,7 @@ def between_layers(
     t0: int,
     row_ids: np.ndarray | None,  # (B,) uint32
     cu_seqlens: np.ndarray | None,  # (B+1,) int64
-    threads: int | None,
+    threads: _Threads,
     /,
 ) -> np.ndarray | None: ...
 def prepare(cell: str, params: tuple[_Row, ...], /) -> Prepared | None: ...
@@ -138,7 +140,7 @@ def linear_forward(
     x: np.ndarray,  # (N, K)
     W: np.ndarray,  # (M, K)
     b: np.ndarray | None,  # (M,)
-    threads: int | None,
+    threads: _Threads,
     /,
 ) -> np.ndarray | None: ...  # (N, M)
 def linear_backward(
@@ -147,7 +149,7 @@ def linear_backward(
     dy: np.ndarray,  # (N, M)
     need_dx: bool,
     need_db: bool,
-    threads: int | None,
+    threads: _Threads,
     /,
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None] | None: ...  # dx, dW, db
 def set_num_threads(n: int, /) -> None: ...

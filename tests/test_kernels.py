@@ -228,3 +228,51 @@ def test_reference_twins_have_the_public_signatures():
             ours = list(inspect.signature(getattr(rnnfast, name + suffix)).parameters)
             twin = list(inspect.signature(getattr(reference, name + suffix)).parameters)
             assert twin == [p for p in ours if p != "device"] or twin == ours
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_a_tuple_asks_for_at_most_so_many_threads(cell: str) -> None:
+    p = make(cell, 7, 3, 5, 9)
+    dy = p.x[..., :1].repeat(9, 2)
+    one = core.forward(cell, p.x, (p.row,), None, None, True, 1)
+    two = core.forward(cell, p.x, (p.row,), None, None, True, (2,))
+    np.testing.assert_array_equal(one[0], two[0])
+    for a, b in zip(
+        core.backward(one[2], dy, None, True, 1)[1][0],
+        core.backward(two[2], dy, None, True, (2,))[1][0],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    for wrong in ((0,), (1025,), (), (1, 2), (1.0,), -2):
+        assert core.forward(cell, p.x, (p.row,), None, None, False, wrong) is None
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("of", ["compiled", "reference"])
+def test_prepared_weights_know_what_they_were_made_from(cell: str, of: str) -> None:
+    back_end = core if of == "compiled" else engine
+    rows = tuple(make(cell, 1, 1, 3, 4, seed=seed).astype(np.float32).row for seed in (1, 2))
+    copy = tuple(tuple(a.copy() for a in row) for row in rows)
+    prepared = back_end.prepare(cell, rows)
+    assert prepared.made_from(rows)
+    assert prepared.made_from(copy)
+    for row in copy:
+        for array in row:
+            for k in range(array.size):
+                was = array.flat[k]
+                array.flat[k] = np.nextafter(was, np.inf)
+                assert not prepared.made_from(copy)
+                array.flat[k] = was
+            # Two that are neighbours in one word of the checksum change places.
+            array.reshape(-1)[:2] = array.reshape(-1)[1::-1].copy()
+            assert not prepared.made_from(copy)
+            array.reshape(-1)[:2] = array.reshape(-1)[1::-1].copy()
+    assert prepared.made_from(copy)
+    assert not prepared.made_from(rows[:1])
+    assert not prepared.made_from(rows[::-1])
+    assert not prepared.made_from(tuple((W, R, None, bR) for W, R, _, bR in rows))
+    # Without biases is not with zeros.
+    zeros = tuple((W, R, np.zeros_like(b), np.zeros_like(b)) for W, R, b, _ in rows)
+    bare = tuple((W, R, None, None) for W, R, *_ in rows)
+    assert not back_end.prepare(cell, bare).made_from(zeros)
+    assert not back_end.prepare(cell, zeros).made_from(bare)

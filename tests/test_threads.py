@@ -180,3 +180,27 @@ print(len({line.split()[-1] for line in lines}), lines)
     done = python(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == "1", done.stdout
+
+
+def test_at_most_so_many_threads_are_as_many_as_pay():
+    """A step of a small layer starts none; a long sequence of a large one does."""
+    code = """
+import os, numpy as np, rnnfast
+from rnnfast import _core
+tasks = lambda: len(os.listdir("/proc/self/task"))
+def run(T, B, H, threads):
+    row = (np.ones((H, 3), np.float32), np.ones((H, H), np.float32), None, None)
+    x = np.ones((T, B, 3), np.float32)
+    _, _, tape = _core.forward("rnn_tanh", x, (row,), None, None, True, threads)
+    _core.backward(tape, np.ones((T, B, H), np.float32), None, True, threads)
+before = tasks()
+run(10, 4, 16, (2,))
+small = tasks() - before
+run(50, 32, 256, (1,))
+one = tasks() - before
+run(50, 32, 256, (2,))
+print(small, one, tasks() - before)
+"""
+    done = python(code, OPENBLAS_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "0", "1"]

@@ -115,6 +115,79 @@ def test_a_compiled_model_of_several_layers() -> None:
         torch.testing.assert_close(p.grad, q.grad)
 
 
+def test_a_model_compiled_to_machine_code() -> None:
+    # Inductor, which is the default, with a compiler of C++.
+    mine, theirs, x = models()
+    compiled = torch.compile(mine, fullgraph=True)
+    for _ in range(2):
+        mine.zero_grad()
+        theirs.zero_grad()
+        with pairs.taken("fused", 2):
+            y = compiled(x)
+        y.square().sum().backward()
+        expected = theirs(x)
+        expected.square().sum().backward()
+        torch.testing.assert_close(y, expected)
+        for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad)
+            with torch.no_grad():
+                p -= 0.1 * p.grad
+                q -= 0.1 * q.grad
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_one_graph_for_any_number_of_steps_and_rows(batch_first: bool) -> None:
+    mine, theirs = pairs.pair("lstm", I, H, 2, batch_first=batch_first, dtype=D64)
+    compiled = torch.compile(mine, fullgraph=True, backend="aot_eager", dynamic=True)
+    for steps, rows in ((4, 3), (7, 5), (9, 2)):
+        x = pairs.draw((rows, steps, I) if batch_first else (steps, rows, I), 0)
+        with pairs.taken("fused"):
+            result = pairs.results(compiled, [x], lambda m, x: m(x))
+        expected = pairs.results(theirs, [x], lambda m, x: m(x))
+        pairs.close(dict(zip(expected, result.values(), strict=True)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
+@pytest.mark.parametrize("what", ["proj_size", "bfloat16", "autocast"])
+def test_what_is_pytorch_s_in_a_graph_too(what: str) -> None:
+    options = {"proj_size": {"proj_size": 3}, "bfloat16": {"dtype": torch.bfloat16}}.get(what, {})
+    mine, theirs = pairs.pair("lstm", I, H, **options)
+    x = torch.randn(T, B, I).to(mine.weight_ih_l0)
+
+    def call(m: Any) -> Any:
+        # With gradients PyTorch's own compiled LSTM in bfloat16 fails, in 2.13.
+        with torch.no_grad(), torch.autocast("cpu", enabled=what == "autocast"):
+            return m(x)[0]
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    with pairs.taken("fused", 0):
+        y = compiled(mine)
+    torch.testing.assert_close(y, call(theirs))
+    assert y.dtype == call(theirs).dtype
+
+
+# Dynamo itself looks at it, after any break.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_packed_sequences_break_the_graph_and_keep_the_kernels() -> None:
+    mine, theirs = pairs.pair("gru", I, H)
+    x = torch.randn(T, B, I)
+
+    def call(m: Any) -> Any:
+        return m(torch.nn.utils.rnn.pack_padded_sequence(x, [4, 2, 1]))[0].data.sin()
+
+    with dynamo.patch(allow_rnn=False), pairs.taken("fused"):
+        y = torch.compile(call, backend="aot_eager")(mine)
+    torch.testing.assert_close(y, call(theirs))
+
+
+def test_second_derivatives_of_the_operator_raise() -> None:
+    inputs = operator_inputs("gru", False, True, 1, True)
+    y = torch.ops.rnnfast.scan(*inputs)[0]
+    (dx,) = torch.autograd.grad(y.sum(), inputs[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd"):
+        torch.autograd.grad(dx.sum(), inputs[2])
+
+
 # Dynamo itself looks at it, after any break.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_the_default_mode_breaks_the_graph_and_keeps_the_kernels() -> None:

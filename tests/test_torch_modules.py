@@ -19,7 +19,7 @@ require("core")
 
 import torch_pairs as pairs  # noqa: E402
 from torch import nn  # noqa: E402
-from torch.nn.utils import parametrizations, parametrize  # noqa: E402
+from torch.nn.utils import parametrizations, parametrize, prune  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import rnnfast  # noqa: E402
@@ -242,8 +242,14 @@ def test_copies(kind: str, how: str) -> None:
 
 
 @kinds
-@pytest.mark.parametrize("how", ["parametrization", "weight_norm", "old weight_norm"])
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("parametrization", "weight_norm", "old weight_norm"),
+        *("spectral_norm", "old spectral_norm", "prune"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*(weight|spectral)_norm.*:FutureWarning")
 def test_weights_made_of_other_parameters(kind: str, how: str) -> None:
     mine, theirs = pairs.pair(kind, I, H, dtype=D64)
     for module in (mine, theirs):
@@ -251,8 +257,15 @@ def test_weights_made_of_other_parameters(kind: str, how: str) -> None:
             parametrizations.orthogonal(module, "weight_hh_l0", use_trivialization=False)
         elif how == "weight_norm":
             parametrizations.weight_norm(module, "weight_hh_l0")
-        else:
+        elif how == "old weight_norm":
             nn.utils.weight_norm(module, "weight_hh_l0")
+        elif how == "spectral_norm":
+            # In training it goes on at each look at the weight, and PyTorch looks four times.
+            parametrizations.spectral_norm(module.eval(), "weight_hh_l0")
+        elif how == "old spectral_norm":
+            nn.utils.spectral_norm(module, "weight_hh_l0")
+        else:
+            prune.l1_unstructured(module, "weight_hh_l0", 0.4)
     theirs.load_state_dict(mine.state_dict())
     x = pairs.draw((6, 3, I), 0)
     for _ in range(2):
@@ -291,6 +304,7 @@ def test_func_grad(kind: str) -> None:
         return of
 
     weights = {k: v.detach() for k, v in mine.named_parameters()}
+    mine(x)
     with pairs.taken("stock"):
         mine_g = torch.func.grad(loss(mine))(weights, x)
     assert ours.last_reason() == "a functorch transform"
@@ -440,6 +454,19 @@ def test_changes_in_place_before_backward(
 
 
 @kinds
+def test_a_change_of_the_initial_state_is_noticed_as_stock_does(kind: str) -> None:
+    outcomes = []
+    for module in pairs.pair(kind, I, H, dtype=D64):
+        state = [torch.randn(1, 3, H, dtype=D64) for _ in range(2 if kind == "lstm" else 1)]
+        y, _ = module(torch.randn(6, 3, I, dtype=D64), tuple(state) if kind == "lstm" else state[0])
+        state[0].mul_(2)
+        with pytest.raises(RuntimeError) as caught:
+            y.sum().backward()
+        outcomes.append("modified by an inplace operation" in str(caught.value))
+    assert outcomes == [True, True]
+
+
+@kinds
 def test_y_may_be_changed_as_part_of_the_graph(kind: str) -> None:
     found = []
     for module in pairs.pair(kind, I, H, bidirectional=True, dtype=D64):
@@ -500,6 +527,152 @@ def test_a_gradient_penalty(kind: str, dtype: Any) -> None:
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
     assert all(a.any() for a in found[0][-4:-2])
+
+
+@kinds
+def test_several_gradients_at_once(kind: str) -> None:
+    found = []
+    for module in pairs.pair(kind, I, H, 2, dtype=D64):
+        x = pairs.draw((6, 3, I), 0)
+        y = module(x)[0]
+        dys = pairs.draw((4, *y.shape), 1, grad=False)
+        wanted = [x, *module.parameters()]
+        found.append(torch.autograd.grad(y, wanted, dys, is_grads_batched=True))
+    assert_same(*found)
+    assert ours.last_reason() == "a functorch transform"
+
+
+@kinds
+def test_jacobians_and_hessians(kind: str) -> None:
+    found = []
+    for module in pairs.pair(kind, 2, 3, dtype=D64):
+        x = pairs.draw((2, 1, 2), 0, grad=False)
+        jacobian = [
+            torch.autograd.functional.jacobian(lambda x, m=module: m(x)[0], x, vectorize=v)
+            for v in (False, True)
+        ]
+        hessian = torch.autograd.functional.hessian(lambda x, m=module: m(x)[0].sum(), x)
+        assert bool(hessian.any()) == (kind != "relu-rnn")  # which is linear but for its corners
+        found.append([*jacobian, hessian])
+    assert_same(*found)
+
+
+@kinds
+def test_the_graph_kept_and_differentiated_twice(kind: str) -> None:
+    mine, _ = pairs.pair(kind, I, H, 2, dtype=D64)
+    x = pairs.draw((6, 3, I), 0)
+    y, last = mine(x)
+    # One by one, and together; through other functions of the same call in any order.
+    parts = [y.sum(), *(s.sum() for s in pairs.tensors_in(last))]
+    one = [torch.autograd.grad(p, x, retain_graph=True)[0] for p in reversed(parts)]
+    (whole,) = torch.autograd.grad(sum(parts), x)
+    torch.testing.assert_close(sum(one), whole, rtol=0, atol=1e-12)
+
+
+@kinds
+def test_weights_that_are_no_leaves(kind: str) -> None:
+    found = []
+    for module, n in zip(pairs.pair(kind, I, H, dtype=D64), (1, 0), strict=True):
+        scale = torch.tensor(1.5, dtype=D64, requires_grad=True)
+        weights = {k: scale * p for k, p in module.named_parameters()}
+        with pairs.taken("fused", n):
+            y, _ = torch.func.functional_call(
+                module, weights, (pairs.draw((6, 3, I), 0, grad=False),)
+            )
+        found.append(torch.autograd.grad(y.square().sum(), [scale, *module.parameters()]))
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("cells", [False, True])
+def test_fx_draws_a_layer_as_one_node(cells: bool) -> None:
+    class Small(nn.Module):
+        def __init__(self, layers: Any) -> None:
+            super().__init__()
+            self.inner = layers.LSTMCell(I, H) if cells else layers.LSTM(I, H, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(2 * x)[0]
+
+    mine, theirs = Small(ours), Small(nn)
+    theirs.load_state_dict(mine.state_dict())
+    graphs = [torch.fx.symbolic_trace(m) for m in (mine, theirs)]
+    assert graphs[0].code == graphs[1].code
+    x = torch.randn(3, I) if cells else torch.randn(4, 3, I)
+    with pairs.taken("fused"):
+        y = graphs[0](x)
+    torch.testing.assert_close(y, theirs(x))
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("bfloat16", "torch.bfloat16"),
+        ("autocast", "autocast"),
+        ("meta", "meta tensors"),
+        ("functorch", "a functorch transform"),
+        ("one bias", "one bias without the other"),
+    ],
+)
+def test_cells_that_go_to_stock_are_counted_with_the_reason(
+    name: str, what: str, reason: str
+) -> None:
+    options: dict[str, Any] = {"meta": {"device": "meta"}}.get(what, {})
+    if what == "bfloat16":
+        options = {"dtype": torch.bfloat16}
+    torch.manual_seed(0)
+    mine = getattr(ours, name)(I, H, **options)
+    theirs = copy.deepcopy(mine)
+    ours.restore(theirs)
+    x = torch.randn(3, I).to(mine.weight_ih)
+    if what == "one bias":
+        mine.bias_hh = theirs.bias_hh = None
+
+    def run(module: Any) -> Any:
+        if what == "functorch":
+            return torch.func.grad(lambda x: pairs.tensors_in(module(x))[0].sum())(x)
+        with torch.autocast("cpu", enabled=what == "autocast"):
+            return pairs.tensors_in(module(x))[0]
+
+    with pairs.taken("stock"):
+        y = run(mine)
+    assert ours.last_reason() == reason
+    expected = run(theirs)
+    assert y.dtype == expected.dtype
+    if what != "meta":
+        assert torch.equal(y, expected)
+
+
+@kinds
+def test_gradcheck_and_gradgradcheck_of_cells(kind: str) -> None:
+    mine, _ = pairs.pair(kind, 2, 3, suffix="Cell", dtype=D64)
+    names = [name for name, _ in mine.named_parameters()]
+    state = [pairs.draw((2, 3), k) for k in range(2 if kind == "lstm" else 1)]
+
+    def f(x: Any, *rest: Any) -> Any:
+        s, weights = rest[: len(state)], dict(zip(names, rest[len(state) :], strict=True))
+        args = (x, s if kind == "lstm" else s[0])
+        return tuple(pairs.tensors_in(torch.func.functional_call(mine, weights, args)))
+
+    inputs = [pairs.draw((2, 2), 9), *state]
+    inputs += [p.detach().clone().requires_grad_() for p in mine.parameters()]
+    before = ours.dispatch_counts()
+    assert torch.autograd.gradcheck(f, inputs, fast_mode=True)
+    assert ours.dispatch_counts()["stock"] == before["stock"]
+    assert torch.autograd.gradgradcheck(f, inputs, fast_mode=True)
+    assert ours.last_reason() == "second derivatives (create_graph=True)"
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
+def test_cells_travel_both_ways(name: str) -> None:
+    mine, theirs = getattr(ours, name)(I, H), getattr(nn, name)(I, H)
+    mine.load_state_dict(theirs.state_dict(), strict=True)
+    theirs.load_state_dict(pickle.loads(pickle.dumps(mine)).state_dict(), strict=True)
+    x = torch.randn(3, I)
+    with pairs.taken("fused"):
+        found = pairs.tensors_in(copy.deepcopy(mine)(x))
+    for a, b in zip(found, pairs.tensors_in(theirs(x)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_every_cell_is_counted_once() -> None:

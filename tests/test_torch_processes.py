@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import subprocess
@@ -87,13 +88,42 @@ class Rows(torch.utils.data.Dataset):
             return self.layer(torch.full((5, 3), float(k)))[0]
 
 
-def test_loader_workers() -> None:
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_loader_workers(context: str) -> None:
     rows = Rows()
     expected = torch.stack([rows[k] for k in range(4)])
     loader = torch.utils.data.DataLoader(
-        rows, batch_size=4, num_workers=2, multiprocessing_context="fork"
+        rows, batch_size=4, num_workers=2, multiprocessing_context=context
     )
     assert torch.equal(next(iter(loader)), expected)
+
+
+def learn(layer: Any, x: Any) -> None:
+    torch.set_num_threads(1)
+    for _ in range(3):
+        layer.zero_grad()
+        layer(x)[0].square().sum().backward()
+        with torch.no_grad():
+            for p in layer.parameters():
+                p -= 0.01 * p.grad
+
+
+def test_a_child_trains_the_parameters_that_it_shares() -> None:
+    torch.manual_seed(0)
+    layer, x = ours.GRU(3, 4), torch.randn(5, 2, 3)
+    alone = copy.deepcopy(layer)
+    with torch.no_grad():
+        before = layer(x)[0]
+    # Which moves the parameters that this process has been using.
+    child = torch.multiprocessing.get_context("spawn").Process(target=learn, args=(layer, x))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+    learn(alone, x)
+    with torch.no_grad():
+        after, expected = layer(x)[0], alone(x)[0]
+    assert torch.equal(after, expected)
+    assert not torch.equal(after, before)
 
 
 GRADIENTS = """
@@ -147,6 +177,40 @@ def test_two_processes_reach_the_gradients_of_one(tmp_path: Path) -> None:
     for name, gradient in one.items():
         scale = float(gradient.abs().max())
         torch.testing.assert_close(two[name], gradient, rtol=0, atol=1e-13 * scale, msg=name)
+
+
+SHARDED = """
+import copy, sys, torch
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+import rnnfast.torch as r
+
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+torch.manual_seed(0)
+whole = r.accelerate(nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 8, 2)).double())
+sharded = copy.deepcopy(whole)
+mesh = init_device_mesh("cpu", (1,))
+fully_shard(sharded[1], mesh=mesh)
+fully_shard(sharded, mesh=mesh)
+x = torch.randn(5, 2, 3, dtype=torch.float64)
+for _ in range(2):
+    for model in (whole, sharded):
+        model.zero_grad()
+        model(x)[0].square().sum().backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad
+assert r.dispatch_counts() == {"fused": 4, "composed": 0, "stock": 0}, r.last_reason()
+for p, q in zip(whole.parameters(), sharded.parameters(), strict=True):
+    torch.testing.assert_close(q.full_tensor(), p, rtol=0, atol=1e-12)
+distributed.destroy_process_group()
+"""
+
+
+def test_parameters_that_are_gathered_and_freed(tmp_path: Path) -> None:
+    # FSDP frees what it gathered after each pass, and gathers it anew.
+    python("-W", "ignore", "-c", SHARDED, str(tmp_path / "store"))
 
 
 def test_the_ddp_example_learns() -> None:

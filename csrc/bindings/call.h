@@ -9,7 +9,7 @@ namespace rnnfast {
 
 bool find_cell(py::handle name, CellId& cell);
 
-// None: as many as pay. False where it is no number of threads.
+// n threads; -n as many as pay, at most n, for the tuple (n,); 0 as many as pay, for None. False for anything else.
 bool parse_threads(py::handle h, int& threads);
 
 // I and H as the first direction's W and R give them.

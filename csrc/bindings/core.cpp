@@ -14,6 +14,24 @@ struct LastKernel {
 };
 thread_local LastKernel last;
 
+// Of all parameters of a layer; false where they are not of these sizes.
+template <class Real>
+bool checksum_of(py::handle params, int G, Index I, Index H, uint64_t& sum) {
+  std::vector<Weights<Real>> rows(size_t(PyTuple_GET_SIZE(params.ptr())));
+  for (size_t dir = 0; dir < rows.size(); ++dir)
+    if (!parse_weights(PyTuple_GET_ITEM(params.ptr(), Index(dir)), G, I, H, rows[dir]))
+      return false;
+  const Index sizes[kWeights] = {G * H * I, G * H * H, G * H, G * H};
+  const MaybeRelease release(double(rows.size()) * double(sizes[0] + sizes[1]));
+  sum = 0;
+  for (const auto& row : rows)
+    for (int w = 0; w < kWeights; ++w) {
+      const size_t n = row.at[w] ? size_t(sizes[w]) : 0;
+      sum = kernels<Real>().checksum(row.at[w] ? row.at[w] : row.at[0], n * sizeof(Real), sum);
+    }
+  return true;
+}
+
 template <class Real>
 py::object prepare_impl(CellId cell, py::handle params, Index I, Index H) {
   auto prepared = std::make_unique<PyPrepared>();
@@ -23,6 +41,7 @@ py::object prepare_impl(CellId cell, py::handle params, Index I, Index H) {
   prepared->H = H;
   const auto& kernel = kernels<Real>().cells[int(cell)];
   const Dims d{1, 1, I, H};
+  if (!checksum_of<Real>(params, kCells[int(cell)].G, I, H, prepared->checksum)) return py::none();
   for (Index dir = 0; dir < PyTuple_GET_SIZE(params.ptr()); ++dir) {
     Weights<Real> weights;
     if (!parse_weights(PyTuple_GET_ITEM(params.ptr(), dir), kCells[int(cell)].G, I, H, weights))
@@ -42,6 +61,20 @@ py::object prepare(py::handle cell_name, py::handle params) {
     return py::none();
   return type == kFloat ? prepare_impl<float>(cell, params, I, H)
                         : prepare_impl<double>(cell, params, I, H);
+}
+
+// Whether these parameters hold, to the bit, what was packed.
+bool prepared_from(const PyPrepared& p, py::handle params) {
+  int type;
+  Index I, H;
+  const int G = kCells[int(p.cell)].G;
+  if (!sizes_of(params, G, type, I, H) || type != p.type || I != p.I || H != p.H ||
+      size_t(PyTuple_GET_SIZE(params.ptr())) != p.directions.size())
+    return false;
+  uint64_t sum;
+  return (type == kFloat ? checksum_of<float>(params, G, I, H, sum)
+                         : checksum_of<double>(params, G, I, H, sum)) &&
+         sum == p.checksum;
 }
 
 // (N, K), (M, K), (M,) or (N, M): sizes as x and W give them.
@@ -188,11 +221,14 @@ bool find_cell(py::handle name, CellId& cell) {
 bool parse_threads(py::handle h, int& threads) {
   threads = 0;
   if (h.is_none()) return true;
-  if (!PyLong_Check(h.ptr())) return false;
-  const long n = PyLong_AsLong(h.ptr());
+  PyObject* number = h.ptr();
+  const bool at_most = PyTuple_Check(number) && PyTuple_GET_SIZE(number) == 1;
+  if (at_most) number = PyTuple_GET_ITEM(number, 0);
+  if (!PyLong_Check(number)) return false;
+  const long n = PyLong_AsLong(number);
   if (n == -1 && PyErr_Occurred()) PyErr_Clear();
   if (n < 1 || n > 1024) return false;
-  threads = int(n);
+  threads = at_most ? -int(n) : int(n);
   return true;
 }
 
@@ -239,7 +275,8 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("dtype", [](const PyPrepared& p) { return dtype_of(p.type); })
       .def_property_readonly("I", [](const PyPrepared& p) { return p.I; })
       .def_property_readonly("H", [](const PyPrepared& p) { return p.H; })
-      .def_property_readonly("D", [](const PyPrepared& p) { return p.directions.size(); });
+      .def_property_readonly("D", [](const PyPrepared& p) { return p.directions.size(); })
+      .def("made_from", prepared_from);
   m.attr("Stream") = make_stream_type();
   m.def("forward", forward, py::arg(), py::arg(), py::arg(), py::arg(), py::arg(), py::arg(),
         py::arg(), py::arg() = py::none());

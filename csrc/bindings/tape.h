@@ -47,6 +47,7 @@ struct PyPrepared {
   CellId cell;
   int type;
   Index I, H;
+  uint64_t checksum;  // of the parameters that were packed
   std::vector<AlignedBlock> directions;
 };
 

@@ -15,14 +15,18 @@ constexpr CellFacts kFacts[] = {
 #undef RNNFAST_FACTS
 };
 
+// Where a call asks for n threads it gets them; where for -n, at most n.
+int most_threads(int asked) { return asked < 0 ? -asked : team_threads(); }
+
 // How many threads pay. Results do not depend on the answer.
 //   - Opening a region and meeting in it costs a microsecond or more: work below about 10 us (0.4 Mflop of a
 //     product at 40 Gflop/s) stays with the caller.
 //   - With few rows per thread the units are split and every step meets in a barrier: a step must be worth
 //     it. B=1 lost from H=64 down (64 KiB of LSTM weights a step) and gained from H=96 up (147 KiB).
 int threads_that_pay(int gates, const Dims& d, int count, int asked, double flops_per_term) {
-  const int most = asked > 0 ? asked : team_threads();
-  if (asked > 0 || most <= 1) return most;
+  if (asked > 0) return asked;
+  const int most = most_threads(asked);
+  if (most <= 1) return most;
   const double step_terms = double(gates) * double(d.H) * double(d.H) * double(d.B);
   const double terms =
       double(count) * double(d.T) * (step_terms + double(gates * d.H) * double(d.I) * double(d.B));
@@ -108,7 +112,7 @@ namespace {
 template <class Real>
 int linear_threads(const LinearArgs<Real>& a, int asked) {
   if (asked > 0) return asked;
-  return 2.0 * double(a.N) * double(a.K) * double(a.M) < 0.4e6 ? 1 : team_threads();
+  return 2.0 * double(a.N) * double(a.K) * double(a.M) < 0.4e6 ? 1 : most_threads(asked);
 }
 }  // namespace
 
@@ -129,7 +133,7 @@ void run_masked_rows(const MaskedRows<Real>& args, int threads) {
   // A mask takes about a nanosecond for an element: below 20 us of it one thread is enough.
   const int n = threads > 0                                ? threads
                 : double(args.rows) * double(args.n) < 2e4 ? 1
-                                                           : team_threads();
+                                                           : most_threads(threads);
   run_jobs(&args, 1, n, k.masked_rows_scratch, k.masked_rows);
 }
 

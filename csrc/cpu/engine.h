@@ -20,7 +20,7 @@ template <class Real>
 const KernelTable<Real>* kernels_of(const std::string& isa);
 
 // Jobs of one call: the directions of a layer, of one cell and equal dims. threads = 0: as many as pay, at most
-// team_threads(). Results do not depend on it.
+// team_threads(); -n: as many as pay, at most n. Results do not depend on it.
 template <class Real>
 void run_forward(CellId cell, const ForwardArgs<Real>* jobs, int count, int threads);
 template <class Real>

@@ -152,8 +152,11 @@ uint64_t checksum(const void* data, size_t bytes, uint64_t seed) {
   a += tail;
   b += a;
   uint64_t hash = seed ^ bytes;
-  for (int l = 0; l < 8; ++l)
-    hash = (hash ^ a[l] ^ (b[l] << 32 | b[l] >> 32)) * 0x9e3779b97f4a7c15u;
+  // One after the other: of a single block both sums are the same, and together they would undo each other in part.
+  for (int l = 0; l < 8; ++l) {
+    hash = (hash ^ a[l]) * 0x9e3779b97f4a7c15u;
+    hash = (hash ^ b[l]) * 0x9e3779b97f4a7c15u;
+  }
   return hash;
 }
 

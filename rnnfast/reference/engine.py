@@ -54,6 +54,10 @@ def _seen(array: np.ndarray) -> tuple[Any, ...]:
     return array.shape, array.dtype, checksum
 
 
+def _all_seen(params) -> list[Any]:
+    return [None if p is None else _seen(p) for row in params for p in row]
+
+
 class _Sizes:
     """What the compiled tape and prepared form tell about themselves."""
 
@@ -75,6 +79,10 @@ class Prepared(_Sizes):
     def __init__(self, cell: str, params) -> None:
         self._measure(cell, params)
         self.params = tuple(tuple(None if p is None else p.copy() for p in row) for row in params)
+
+    def made_from(self, params) -> bool:
+        """Whether these parameters hold, to the bit, what was copied."""
+        return _all_seen(self.params) == _all_seen(params)
 
 
 class Tape(_Sizes):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..cells import CELLS
-from . import _dispatch
-from ._scan import Call, Scan, run_without_tape
+from . import _dispatch, _weights
+from ._scan import plain_call, run
+from ._weights import Weights
 
 __all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
 
@@ -30,18 +33,19 @@ class Cell(nn.modules.rnn.RNNCellBase):
         if torch.compiler.is_compiling():
             # One step in a compiled graph is fused by the compiler itself.
             return super().forward(input, hx)
+        if "torch._dynamo" in sys.modules:
+            return _dispatch.untraced(Cell._forward_eager)(self, input, hx)
         return self._forward_eager(input, hx)
 
-    @_dispatch.eagerly
     def _forward_eager(self, input: Any, hx: Any) -> Any:
-        weights = [getattr(self, name) for name in _NAMES]
-        reason = self._why_stock(input, hx, weights)
-        if reason is not None:
-            _dispatch.count("stock", reason)
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            return _dispatch.as_leaf(self, input, hx, {})
+        weights = self._fitting(input, hx)
+        if isinstance(weights, str):
+            _dispatch.count("stock", weights)
             return super().forward(input, hx)
-        name = self._name
-        S = CELLS[name].S
-        bias = weights[2] is not None
+        call = plain_call(weights.cell, 1, 1, weights.bias, want_y=False)
+        S = call.S
         states: tuple[Any, ...] = (None,) * S
         if hx is not None:
             states = (hx,) if S == 1 else tuple(hx)
@@ -51,18 +55,12 @@ class Cell(nn.modules.rnn.RNNCellBase):
         first = (
             None if s is None else (s.unsqueeze(0) if batched else s[None, None]) for s in states
         )
-        call = Call(name, 1, 1, bias, want_y=False)
-        tensors = (steps, *first, *(None,) * S, *(weights if bias else weights[:2]))
-        _dispatch.count_fused()
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            outputs = Scan.apply(call, *tensors)
-        else:
-            outputs = run_without_tape(call, tensors)
+        outputs = run(call, weights, (steps, *first, *(None,) * S, *weights.tensors))
         last = tuple(s.squeeze(0) if batched else s[0, 0] for s in outputs[1:])
         return last[0] if S == 1 else last
 
-    def _why_stock(self, x: Any, hx: Any, weights: list[Any]) -> str | None:
-        """Why a call goes to PyTorch; None where the kernels take it."""
+    def _fitting(self, x: Any, hx: Any) -> Weights | str:
+        """Return the weights where the kernels take a call, or why it goes to PyTorch."""
         reason = _dispatch.obstacle()
         if reason is not None:
             return reason
@@ -71,23 +69,36 @@ class Cell(nn.modules.rnn.RNNCellBase):
             return refused
         states: Any = ()
         if hx is not None:
-            states = hx if CELLS[self._name].S > 1 else (hx,)
-            if not isinstance(states, (tuple, list)) or len(states) != CELLS[self._name].S:
+            S = CELLS[self._name].S
+            states = hx if S > 1 else (hx,)
+            if not isinstance(states, (tuple, list)) or len(states) != S:
                 return refused
-        reason = _dispatch.unfit((x, *weights, *states), x.dtype)
+        if any(s is None for s in states):
+            return refused
+        reason = _dispatch.unfit((x, *states), x.dtype)
         if reason is not None:
             return reason
-        I, H, GH = self.input_size, self.hidden_size, CELLS[self._name].G * self.hidden_size
-        if x.dim() not in (1, 2) or x.shape[-1] != I:
-            return refused
-        if any(s.shape != (*x.shape[:-1], H) for s in states):
-            return refused
-        if (weights[2] is None) != (weights[3] is None):
+        bias = self.bias_ih is not None
+        if bias is not (self.bias_hh is not None):
             return "one bias without the other"
-        expected = ((GH, I), (GH, H), (GH,), (GH,))
-        if any(w is not None and w.shape != e for w, e in zip(weights, expected, strict=True)):
+        weights = _weights.find(self, self._name, _NAMES, 1, bias, self._weight_shapes)
+        if isinstance(weights, str):
+            return weights
+        if weights.dtype is not x.dtype:
+            return f"mixed dtypes, {x.dtype} and {weights.dtype}"
+        shape = x.shape
+        if len(shape) not in (1, 2) or shape[-1] != self.input_size:
             return refused
-        return None
+        if any(s.shape != (*shape[:-1], self.hidden_size) for s in states):
+            return refused
+        return weights
+
+    def _weight_shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the weights."""
+        H = self.hidden_size
+        GH = CELLS[self._name].G * H
+        shapes: list[tuple[int, ...]] = [(GH, self.input_size), (GH, H), (GH,), (GH,)]
+        return shapes if self.bias_ih is not None else shapes[:2]
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Give the scripting compiler PyTorch's own cell, on the same parameters."""

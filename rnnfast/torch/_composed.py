@@ -22,7 +22,7 @@ from . import _dispatch
 if TYPE_CHECKING:
     from ._scan import Call
 
-__all__ = ["differentiable_gradients", "run"]
+__all__ = ["gradients", "run"]
 
 _STOCK: dict[str, Any] = {
     "rnn_tanh": _VF.rnn_tanh,
@@ -32,22 +32,25 @@ _STOCK: dict[str, Any] = {
 }
 
 
-def differentiable_gradients(
+def gradients(
     call: Call,
     tensors: Sequence[Any],
     masks: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
+    given: Sequence[Tensor | None],
     needed: Sequence[bool],
+    again: bool,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of a call that are themselves differentiable."""
+    """Gradients of a call, of gradients `given`; if `again`, themselves differentiable."""
     plain = call.options is None and not call.want_states
-    _dispatch.count("stock" if plain else "composed", "second derivatives (create_graph=True)")
-    # Aliases, so that what is differentiated ends here, and yet hangs on the tensors of the call.
-    inner = [t.view_as(t) if wants else t for t, wants in zip(tensors, needed, strict=True)]
-    outputs = run(call, inner, masks)
+    reason = "second derivatives (create_graph=True)" if again else "a functorch transform"
+    _dispatch.count("stock" if plain else "composed", reason)
+    with torch.enable_grad():
+        # Aliases, so that what is differentiated ends here, and yet hangs on those of the call.
+        inner = [t.view_as(t) if wants else t for t, wants in zip(tensors, needed, strict=True)]
+        outputs = run(call, inner, masks)
     pairs = [
         (y, dy)
-        for y, dy in zip(outputs, gradients, strict=True)
+        for y, dy in zip(outputs, given, strict=True)
         if dy is not None and y is not None and y.requires_grad
     ]
     wanted = [t for t, wants in zip(inner, needed, strict=True) if wants]
@@ -58,7 +61,7 @@ def differentiable_gradients(
             [y for y, _ in pairs],
             wanted,
             [dy for _, dy in pairs],
-            create_graph=True,
+            create_graph=again,
             allow_unused=True,
         )
     )
@@ -66,7 +69,7 @@ def differentiable_gradients(
 
 
 def run(call: Call, tensors: Sequence[Any], masks: Sequence[Tensor] = ()) -> tuple[Any, ...]:
-    """Run a call, with these masks between layers or new ones; outputs as those of `Scan`."""
+    """Run a call, with these masks between layers or new ones; outputs as of the kernels."""
     if call.options is None and not call.want_states:
         return _run_stock(call, tensors, masks)
     return _run_reference(call, tensors, masks)

@@ -91,7 +91,8 @@ def scan_backward(
     """Run a call back; returns the gradients of x, if needed, the states, if given, and weights."""
     call = _call(cell, L, D, bias, batch_first, masks)
     row = _row(cell, x, states, weights)
-    dx, *rest = _scan.backward_for_operator(call, row, token, masks, gradients, need_dx)
+    needed = (need_dx, *(t is not None for t in row[1:]))
+    dx, *rest = _scan.backward_for_operator(call, row, token, masks, gradients, needed)
     S = CELLS[cell].S
     first = [dx.contiguous()] if need_dx and dx is not None else []
     return [*first, *(rest[:S] if states else ()), *rest[2 * S :]]

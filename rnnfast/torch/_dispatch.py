@@ -8,32 +8,44 @@ runs it. The last two have a reason in words.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
-import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from .. import _backend
 
-__all__ = ["count", "count_fused", "dispatch_counts", "eagerly", "last_reason", "obstacle", "unfit"]
+__all__ = [
+    "as_leaf",
+    "batched",
+    "count",
+    "count_fused",
+    "dispatch_counts",
+    "last_reason",
+    "obstacle",
+    "unfit",
+    "untraced",
+]
 
 _log = logging.getLogger("rnnfast")
 _lock = threading.Lock()
-_counts = {"fused": 0, "composed": 0, "stock": 0}
+_counts = {"composed": 0, "stock": 0}
+# These count without a lock, at a fraction of its price; but to read is to count, so reads are too.
+_fused = itertools.count()
+_reads = itertools.count()
+
+count_fused: Callable[[], object] = _fused.__next__
+"""Count one call of the kernels."""
 _last_reason: str | None = None
 
 _PLAIN = (Tensor, Parameter)
 _FLOATS = (torch.float32, torch.float64)
-
-
-def count_fused() -> None:
-    """Count one call of the kernels."""
-    with _lock:
-        _counts["fused"] += 1
 
 
 def count(way: str, reason: str) -> None:
@@ -55,7 +67,7 @@ def dispatch_counts() -> dict[str, int]:
         backward pass only where it is itself differentiated (``create_graph=True``).
     """
     with _lock:
-        return dict(_counts)
+        return {"fused": next(_fused) - next(_reads), **_counts}
 
 
 def last_reason() -> str | None:
@@ -63,43 +75,57 @@ def last_reason() -> str | None:
     return _last_reason
 
 
-def eagerly(function: Any) -> Any:
-    """Keep Dynamo out of a method and all that it calls.
+@functools.cache
+def untraced(method: Any) -> Any:
+    """Return a method that Dynamo leaves alone, and all that it calls.
 
     Where it breaks a graph at one of our layers, as it does by default, it would go on with each
-    function that the layer calls, down to the kernel, which it cannot trace.
+    function that the layer calls, down to the kernel, which it cannot trace. It takes seconds to
+    import and costs each call a little, so ask for this only where it is imported already.
     """
-    hidden = None
+    return torch.compiler.disable(method)
 
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal hidden
-        if "torch._dynamo" not in sys.modules:
-            # It takes seconds to import, and costs each call a little.
-            return function(*args, **kwargs)
-        if hidden is None:
-            hidden = torch.compiler.disable(function)
-        return hidden(*args, **kwargs)
 
-    return run
+# Asked in every call.
+_tracing = torch._C._get_tracing_state
+_level = torch._C._functorch.maybe_current_level
+_modes = torch._C._len_torch_dispatch_stack
+_autocast = torch._C._is_any_autocast_enabled
+_is_batched = torch._C._functorch.is_batchedtensor
+_is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def obstacle() -> str | None:
     """Say what of PyTorch's state keeps any call from the kernels; None where nothing does."""
     # Each of these asks for operators that PyTorch knows, one by one.
-    if torch.jit.is_tracing():
+    if _tracing() is not None:
         return "tracing"
-    if torch._C._functorch.maybe_current_level() is not None:
+    if _level() is not None:
         return "a functorch transform"
-    if torch.autograd.forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0:
         return "forward-mode differentiation"
-    if torch._C._len_torch_dispatch_stack() > 0:
+    if _modes() > 0:
         return "a dispatch mode"
-    if torch.is_autocast_enabled("cpu"):
+    if _autocast() and torch.is_autocast_enabled("cpu"):
         return "autocast"
     if "auto" not in _backend.compiled:
         return f"the compiled module is absent: {_backend.backends()['cpu']}"
     return None
+
+
+def batched(tensors: Any) -> bool:
+    """Whether tensors stand for several each, as `vmap` and ``is_grads_batched=True`` make them."""
+    return any(t is not None and (_is_batched(t) or _is_legacy_batched(t)) for t in tensors)
+
+
+def as_leaf(module: Any, input: Any, hx: Any, options: dict[str, Any]) -> Any:
+    """Lay the call of a module into the graph that `torch.fx` draws, as one node.
+
+    It does so with all modules of `torch.nn` itself, and would enter ours.
+    """
+    tracer = input.tracer
+    args = (input,) if hx is None else (input, hx)
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), args, options)
 
 
 def unfit(tensors: Any, dtype: torch.dtype) -> str | None:

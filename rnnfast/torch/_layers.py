@@ -7,20 +7,24 @@ do arguments that are wrong: the words are PyTorch's.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _values
 from ..cells import CELLS, CellSpec
 from ..errors import ArgumentError
-from . import _composed, _custom_ops, _dispatch, _options  # noqa: F401 - defines operators
+from . import _composed, _custom_ops, _dispatch, _options, _quick, _weights  # noqa: F401
 from ._options import States
 from ._packed import Packing
-from ._scan import Call, Scan, run_without_tape
+from ._scan import Call, plain_call, run
+from ._weights import Weights
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
 
@@ -107,14 +111,7 @@ class Recurrent(nn.RNNBase):
 
     def _weights(self) -> list[Any]:
         """Weights as they are now; PyTorch's flat list is not yet what functional_call put in."""
-        own, given, found = self.__dict__, self._parameters, []
-        for name in self._flat_weights_names:
-            weight = own.get(name)
-            if weight is None:
-                weight = given.get(name)
-            # A parametrization is a property of the class.
-            found.append(getattr(self, name) if weight is None else weight)
-        return found
+        return [getattr(self, name) for name in self._flat_weights_names]
 
     def _refuse_projection(self, what: str) -> None:
         raise ArgumentError(
@@ -154,32 +151,39 @@ class Recurrent(nn.RNNBase):
         """
         if torch.compiler.is_compiling():
             return self._forward_compiled(input, hx, options)
+        if "torch._dynamo" in sys.modules:
+            return _dispatch.untraced(Recurrent._forward_eager)(self, input, hx, options)
         return self._forward_eager(input, hx, options)
 
-    @_dispatch.eagerly
     def _forward_eager(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            return _dispatch.as_leaf(self, input, hx, options)
         if options or self._wants_own():
             return self._forward_extended(input, hx, options)
+        if not (self.dropout and self.training):
+            result = _quick.run(self, input, hx)
+            if result is not None:
+                return result
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
-        weights = self._weights()
-        reason = self._why_stock(input, x, hx, weights, packed)
-        if reason is not None:
-            _dispatch.count("stock", reason)
+        weights = self._fitting(input, x, hx, packed)
+        if isinstance(weights, str):
+            _dispatch.count("stock", weights)
             return super().forward(input, hx)
-        call = Call(
+        call = plain_call(
             _CELLS[self.mode],
             self.num_layers,
             1 + self.bidirectional,
             self.bias,
             self.batch_first and not packed,
             self.dropout if self.training and self.num_layers > 1 else 0.0,
-            Packing(input.batch_sizes) if packed else None,
         )
-        return self._run(call, input, x, hx, (None,) * call.spec.S, weights, packed)
+        if packed:
+            call = replace(call, packing=Packing(input.batch_sizes))
+        return self._run(call, weights, input, x, hx, (None,) * call.S, packed)
 
-    def _why_stock(self, input: Any, x: Any, hx: Any, weights: list[Any], packed: bool):
-        """Why a call goes to PyTorch; None where the kernels take it."""
+    def _fitting(self, input: Any, x: Any, hx: Any, packed: bool) -> Weights | str:
+        """Return the weights where the kernels take a call, or why it goes to PyTorch."""
         reason = _dispatch.obstacle()
         if reason is not None:
             return reason
@@ -189,60 +193,77 @@ class Recurrent(nn.RNNBase):
             return "PyTorch refuses the call"
         states: Any = ()
         if hx is not None:
-            states = hx if self._spec.S > 1 else (hx,)
-            if not isinstance(states, (tuple, list)) or len(states) != self._spec.S:
+            S = 2 if self.mode == "LSTM" else 1
+            states = hx if S > 1 else (hx,)
+            if not isinstance(states, (tuple, list)) or len(states) != S:
                 return "PyTorch refuses the call"
-        reason = _dispatch.unfit((x, *weights, *states), x.dtype)
+        if any(s is None for s in states):
+            return "PyTorch refuses the call"
+        reason = _dispatch.unfit((x, *states), x.dtype)
         if reason is not None:
             return reason
-        if not self._shapes_fit(input, x, states, weights, packed):
+        weights = self._found()
+        if isinstance(weights, str):
+            return weights
+        if weights.dtype is not x.dtype:
+            return f"mixed dtypes, {x.dtype} and {weights.dtype}"
+        if not self._shapes_fit(input, x, states, packed):
             return "PyTorch refuses the call"
-        return None
+        return weights
 
-    def _shapes_fit(self, input: Any, x: Tensor, states: Any, weights: list[Any], packed: bool):
-        I, H, L, D = self.input_size, self.hidden_size, self.num_layers, 1 + self.bidirectional
+    def _found(self) -> Weights | str:
+        cell, D = _CELLS[self.mode], 1 + self.bidirectional
+        names, shapes = self._flat_weights_names, self._weight_shapes
+        return _weights.find(self, cell, names, D, self.bias, shapes)
+
+    def _weight_shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the flat list of weights."""
+        H, D = self.hidden_size, 1 + self.bidirectional
+        GH = self._spec.G * H
+        shapes: list[tuple[int, ...]] = []
+        for k in range(self.num_layers):
+            row = ((GH, D * H if k else self.input_size), (GH, H), (GH,), (GH,))
+            shapes += (row if self.bias else row[:2]) * D
+        return shapes
+
+    def _shapes_fit(self, input: Any, x: Tensor, states: Any, packed: bool) -> bool:
+        shape = x.shape
         if packed:
-            if x.dim() != 2 or x.shape[0] == 0:
+            if len(shape) != 2:
                 return False
             row: tuple[int, ...] = (int(input.batch_sizes[0]),)
-        elif x.dim() == 3:
-            T, B = (1, 0) if self.batch_first else (0, 1)
-            if x.shape[T] == 0:
-                return False
-            row = (x.shape[B],)
-        else:
-            if x.dim() != 2 or x.shape[0] == 0:
-                return False
+        elif len(shape) == 3:
+            row = (shape[0 if self.batch_first else 1],)
+        elif len(shape) == 2:
             row = ()
-        if x.shape[-1] != I:
+        else:
             return False
-        state = (L * D, *row, H)
-        if any(s.shape != state for s in states):
+        # PyTorch refuses a sequence without steps.
+        if (
+            shape[-1] != self.input_size
+            or shape[1 if len(shape) == 3 and self.batch_first else 0] == 0
+        ):
             return False
-        GH, n = self._spec.G * H, 4 if self.bias else 2
-        for i, weight in enumerate(weights):
-            kind = i % n
-            if kind == 0:
-                expected: tuple[int, ...] = (GH, I if i < n * D else D * H)
-            else:
-                expected = (GH, H) if kind == 1 else (GH,)
-            if weight.shape != expected:
-                return False
+        if states:
+            state = (self.num_layers * (1 + self.bidirectional), *row, self.hidden_size)
+            return all(s.shape == state for s in states)
         return True
 
     def _run(
         self,
         call: Call,
+        weights: Weights | str,
         input: Any,
         x: Tensor,
         hx: Any,
         resets: tuple[Any, ...],
-        weights: list[Any],
         packed: bool,
-        why_composed: str | None = None,
     ) -> Any:
-        """Run a call whose arguments are checked, and give its results the form of PyTorch's."""
-        S = call.spec.S
+        """Run a call whose arguments are checked, and give its results the form of PyTorch's.
+
+        `weights` may be why no kernel takes it: it is composed.
+        """
+        S = call.S
         states: tuple[Any, ...] = (None,) * S
         if hx is not None:
             states = (hx,) if S == 1 else tuple(hx)
@@ -253,17 +274,11 @@ class Recurrent(nn.RNNBase):
         elif packed and input.sorted_indices is not None:
             order = input.sorted_indices
             states = tuple(None if s is None else s.index_select(1, order) for s in states)
-        tensors = (x, *states, *resets, *weights)
-        if why_composed is not None:
-            _dispatch.count("composed", why_composed)
-            outputs = _composed.run(call, tensors)
-        elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            # Before the call, which activation checkpointing leaves early.
-            _dispatch.count_fused()
-            outputs = Scan.apply(call, *tensors)
+        if isinstance(weights, str):
+            _dispatch.count("composed", weights)
+            outputs = _composed.run(call, (x, *states, *resets, *self._weights()))
         else:
-            _dispatch.count_fused()
-            outputs = run_without_tape(call, tensors)
+            outputs = run(call, weights, (x, *states, *resets, *weights.tensors))
         y, last, everything = outputs[0], outputs[1 : 1 + S], outputs[1 + S :]
         if packed:
             y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
@@ -297,7 +312,7 @@ class Recurrent(nn.RNNBase):
             or input.shape[1 if self.batch_first and input.dim() == 3 else 0] == 0
         ):
             return super().forward(input, hx)
-        weights = [getattr(self, name) for name in self._flat_weights_names]
+        weights = self._weights()
         if any(w.dtype != input.dtype for w in weights):
             return super().forward(input, hx)
         unbatched = input.dim() == 2
@@ -337,11 +352,10 @@ class Recurrent(nn.RNNBase):
             self._refuse_projection(", ".join(given) or "an option")
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
-        weights = self._weights()
         if torch.is_autocast_enabled("cpu"):
             # There is no composed form in lower precision; the kernels compute in the weights'.
             with torch.autocast("cpu", enabled=False):
-                x = x.to(weights[0].dtype)
+                x = x.to(self._weights()[0].dtype)
                 input = input._replace(data=x) if packed else x
                 return self._forward_extended(input, hx, given)
         sizes = input.batch_sizes if packed else None
@@ -368,13 +382,14 @@ class Recurrent(nn.RNNBase):
         resets = read.resets
         if learned is not None:
             if hx is None:
-                hx = learned[0] if call.spec.S == 1 else learned
+                hx = learned[0] if call.S == 1 else learned
             if read.reset_to == "learned" and given.get("reset") is not None:
                 # (D*L, B, H), the same at every step.
                 resets = tuple((s if batched else s.unsqueeze(1)).unsqueeze(1) for s in learned)
-        states = () if hx is None else (hx if call.spec.S > 1 else (hx,))
-        reason = _dispatch.obstacle() or _dispatch.unfit((x, *weights, *states, *resets), x.dtype)
-        return self._run(call, input, x, hx, resets, weights, packed, reason)
+        states = () if hx is None else (hx if call.S > 1 else (hx,))
+        weights: Weights | str | None = _dispatch.obstacle()
+        weights = weights or _dispatch.unfit((x, *states, *resets), x.dtype)
+        return self._run(call, weights or self._found(), input, x, hx, resets, packed)
 
     def _check_extended(self, x: Any, hx: Any, sizes: Any) -> None:
         """Check input and state by PyTorch's own checks, in its words."""

@@ -1,0 +1,178 @@
+"""The weights of a module as kernels read them, checked once and kept for its next call.
+
+Looking at a tensor from Python costs more than a step of a small layer. So what was found out about
+the parameters of a module is kept beside it, and a call only asks whether they are still the same
+tensors in the same memory. Packed copies are kept too, for calls without gradients. No pointer and
+no version tells of `p.data.mul_(2)` or of a write through `p.numpy()`; so each call compares a
+checksum of the weights with that of what was packed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from .. import _backend
+from ..cells import CELLS
+from . import _dispatch
+
+__all__ = ["Weights", "as_array", "as_weight", "find", "in_rows", "kept_of"]
+
+# Up to so many steps kernels run on weights as they lie, and packed ones pay only where both they
+# and the weights, which the checksum reads, are in the second-level cache. Time over time with the
+# packed ones, AVX-512, 2 MiB of that cache, T*B = 1: 1.2 to 2 up to 512 KiB, 0.55 to 0.8 from
+# 1.5 MiB on. Above so many steps kernels pack anyway, and it is 1.0 to 1.2 at any size.
+_FEW_STEPS = 16
+_SMALL_BYTES = 2**19
+
+_compiled = _backend.compiled
+_kept: weakref.WeakKeyDictionary[nn.Module, Weights] = weakref.WeakKeyDictionary()
+
+
+def as_array(t: Tensor | None) -> Any:
+    """Return the memory of a tensor as an array, copied only where kernels cannot read it."""
+    if t is None:
+        return None
+    if t.requires_grad:
+        t = t.detach()
+    if not t.is_contiguous() or t.is_neg():
+        t = t.resolve_neg().contiguous()
+    return t.numpy()
+
+
+def as_weight(t: Tensor) -> Any:
+    """Return the memory of a weight as an array, copied only where kernels cannot read it.
+
+    By DLPack, for `numpy()` forbids PyTorch for good to free or move the memory, which is what FSDP
+    does with the parameters that it gathers.
+    """
+    t = t.detach()
+    if not t.is_contiguous() or t.is_neg():
+        t = t.resolve_neg().contiguous()
+    return np.from_dlpack(t)
+
+
+def in_rows(arrays: Sequence[Any], D: int, bias: bool) -> list[Any]:
+    """Bring the arrays of a flat list to one entry per layer: D tuples (W, R, bW, bR)."""
+    n = 4 if bias else 2
+    rows = [(*arrays[i : i + n], None, None)[:4] for i in range(0, len(arrays), n)]
+    return [tuple(rows[k : k + D]) for k in range(0, len(rows), D)]
+
+
+class Weights:
+    """Weights in the order of PyTorch's flat list, all that a kernel takes.
+
+    Attributes
+    ----------
+    cell : str
+    L, D, I, H, S : int
+        Layers, directions, input and hidden size, states of the cell.
+    bias : bool
+        Whether there are biases.
+    tensors : tuple
+        They themselves.
+    dtype : torch.dtype
+        Of all of them.
+    rows : list (L) of D tuples (W, R, bW, bR)
+        Arrays on their memory; copies where kernels cannot read it.
+    known : tuple
+        Name, tensor, its memory and an alias of it, of each.
+    absent : list
+        Names that the module has None for.
+    stay : bool
+        Whether all are parameters on whose own memory the arrays are.
+    """
+
+    __slots__ = (
+        *("D", "H", "I", "L", "S", "bias", "cell", "dtype"),
+        *("_bytes", "_packed", "absent", "known", "rows", "stay", "tensors"),
+    )
+
+    def __init__(
+        self, cell: str, names: Sequence[str], tensors: Sequence[Any], D: int, bias: bool
+    ) -> None:
+        self.cell, self.D, self.S, self.bias = cell, D, CELLS[cell].S, bias
+        self.absent = [name for name, t in zip(names, tensors, strict=True) if t is None]
+        self.tensors = tuple(t for t in tensors if t is not None)
+        self.dtype = self.tensors[0].dtype
+        arrays = list(map(as_weight, self.tensors))
+        self.rows = in_rows(arrays, D, bias)
+        W, R = self.rows[0][0][:2]
+        self.L, self.I, self.H = len(self.rows), W.shape[1], R.shape[1]
+        self._bytes = sum(a.nbytes for a in arrays)
+        places = [t.data_ptr() for t in self.tensors]
+        # Others may be results of an operator, which one keeps no longer than needed; and a copy
+        # would not change with its tensor.
+        self.stay = all(type(t) is Parameter for t in self.tensors) and places == [
+            a.ctypes.data for a in arrays
+        ]
+        given = [name for name in names if name not in self.absent]
+        aliases = [t.detach() for t in self.tensors]
+        self.known = tuple(zip(given, self.tensors, places, aliases, strict=True))
+        self._packed: list[Any] = [None] * len(self.rows)
+
+    def packed(self, steps: int) -> list[Any]:
+        """Return what a call of T*B steps without a tape takes: `rows`, or packed copies."""
+        if not self.stay or (steps <= _FEW_STEPS and self._bytes > _SMALL_BYTES):
+            return self.rows
+        packed = self._packed
+        for k, row in enumerate(self.rows):
+            if packed[k] is None or not packed[k].made_from(row):
+                # Never changed in place: another thread may be reading it.
+                packed[k] = _compiled["auto"].prepare(self.cell, row)
+        return list(packed)
+
+
+def kept_of(module: Any) -> Weights | None:
+    """Return what is kept of a module, if its weights are still in the same memory and shape."""
+    kept = _kept.get(module)
+    if kept is None:
+        return None
+    parameters, dtype = module._parameters, kept.dtype
+    for name, known, place, alias in kept.known:
+        t = parameters.get(name)
+        # Memory shared among processes moves within its storage, and the alias with it.
+        if (
+            t is not known
+            or t.data_ptr() != place
+            or not t.is_set_to(alias)
+            or t.dtype is not dtype
+        ):
+            break
+    else:
+        if not kept.absent or all(parameters.get(name) is None for name in kept.absent):
+            return kept
+    _kept.pop(module, None)
+    return None
+
+
+def find(
+    module: Any, cell: str, names: Sequence[str], D: int, bias: bool, shapes: Any
+) -> Weights | str:
+    """Return the weights of a module, or why no kernel takes them.
+
+    `names` are those of the flat list, `shapes` a function that returns what shapes they must have.
+    """
+    kept = kept_of(module)
+    if kept is not None:
+        return kept
+    # A weight made of other parameters is an attribute, or a property of the class.
+    tensors = [getattr(module, name) for name in names]
+    expected = shapes()
+    present = [t for t in tensors if t is not None]
+    if len(present) != len(expected):
+        return "a weight is None"
+    reason = _dispatch.unfit(present, present[0].dtype)
+    if reason is not None:
+        return reason
+    if any(t.shape != shape for t, shape in zip(present, expected, strict=True)):
+        return "PyTorch refuses the call"
+    made = Weights(cell, names, tensors, D, bias)
+    if made.stay:
+        _kept[module] = made
+    return made
