@@ -215,3 +215,11 @@ def test_pickled_models_go_on_as_they_were():
         one.partial_fit(X, y)
     np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
     assert pickle.loads(pickle.dumps(SequenceClassifier(cell="lstm"))).cell == "lstm"
+
+
+def test_one_to_one():
+    """Sequences of one step: a class of a vector, here whether its signs differ."""
+    x = np.random.default_rng(0).uniform(-1, 1, (400, 1, 2))
+    y = (x[:, 0, 0] > 0) != (x[:, 0, 1] > 0)
+    model = SequenceClassifier(learning_rate=0.02, max_epochs=40, random_state=0)
+    assert model.fit(x[:300], y[:300]).score(x[300:], y[300:]) > 0.9
