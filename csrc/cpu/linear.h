@@ -70,8 +70,7 @@ void linear_backward(const LinearArgs<Real>& a, void* scratch, const Member& m) 
               panels = share(W.count(), m);
   for (Index r = rows.begin; r < rows.end; ++r)
     copy_padded(a.dy + r * a.M, a.M, shared.dy + r * shared.row);
-  if (a.dx)
-    for (Index p = panels.begin; p < panels.end; ++p) W.pack(p, shared.W + p * W.size());
+  if (a.dx) W.pack(panels.begin, panels.end, shared.W + panels.begin * W.size());
   m.barrier();
   if (a.dx) {
     for (Index r = rows.begin; r < rows.end; ++r) {

@@ -70,6 +70,7 @@ RNNFAST_NOINLINE void transpose_block(const Real* from, Index ld_from, Real* to,
 
 // W (G*H, K), seen as panels of its rows, packed now or found packed.
 struct RowPanels {
+  static constexpr bool by_columns = false;
   const Real* W;  // null where everything was packed beforehand
   Index H, K;     // rows of one gate block, columns
   int G, U;
@@ -99,6 +100,7 @@ struct RowPanels {
 
 // W^T: the product of a gate row (unit, gate, lane) with W (G*H, N), giving N columns, in panels of NV vectors.
 struct ColumnPanels {
+  static constexpr bool by_columns = true;
   const Real* W;
   Index H, N;
   int G, NV;
@@ -107,23 +109,28 @@ struct ColumnPanels {
   RNNFAST_INLINE Index depth() const { return unit_vectors(H) * G * kLanes; }
   RNNFAST_INLINE Index size() const { return depth() * NV * kLanes; }
 
-  void pack(Index panel, Real* out) const {
-    const Index width = NV * kLanes, column = panel * width, valid = min_of(width, N - column);
-    for (Index unit = 0; unit < unit_vectors(H); ++unit)
-      for (int g = 0; g < G; ++g)
-        for (Index l = 0; l < kLanes; ++l, out += width) {
-          const Index h = unit * kLanes + l;
-          if (h >= H) {
-            memset(out, 0, size_t(width) * sizeof(Real));
-            continue;
-          }
-          const Real* from = W + (g * H + h) * N + column;
-          if (valid == width) {
-            for (int v = 0; v < NV; ++v) raw_store(out + v * kLanes, raw_load(from + v * kLanes));
-          } else {
-            for (Index j = 0; j < width; ++j) out[j] = j < valid ? from[j] : Real(0);
-          }
+  void pack(Index panel, Real* out) const { pack(panel, panel + 1, out); }
+  // Panels [first, last) at once, row by row of W: column by column every row would be a page of its own.
+  void pack(Index first, Index last, Real* out) const {
+    const Index width = NV * kLanes;
+    for (Index k = 0; k < depth(); ++k, out += width) {
+      const Real* from = row(k);
+      for (Index panel = first; panel < last; ++panel) {
+        Real* to = out + (panel - first) * size();
+        const Index column = panel * width, valid = from ? min_of(width, N - column) : 0;
+        if (valid == width) {
+          for (int v = 0; v < NV; ++v)
+            raw_store(to + v * kLanes, raw_load(from + column + v * kLanes));
+        } else {
+          for (Index j = 0; j < width; ++j) to[j] = j < valid ? from[column + j] : Real(0);
         }
+      }
+    }
+  }
+  // Row k of W in the order of gate rows; null where that is padding.
+  RNNFAST_INLINE const Real* row(Index k) const {
+    const Index item = k / kLanes, h = item / G * kLanes + k % kLanes;
+    return h < H ? W + (item % G * H + h) * N : nullptr;
   }
 };
 
@@ -148,7 +155,7 @@ void unpack_gate_row(const Real* row, Index H, int G, Real* out) {
 // buffer of this member's when every panel is used once (T*B small: whole packed copies would cost more).
 struct Panels {
   const Real* packed;  // null: pack on the way
-  Real* buffer;        // room for max_panels of them
+  Real* buffer;        // room for max_panels of them; by columns, for one, or for a row of results
   Index size;          // elements of one panel
 };
 

@@ -246,9 +246,12 @@ struct BackwardScratch {
     m.sent = carver.take<Index>(d.B);
     m.borders = o.schedule.first ? carver.take<Index>(d.T + 1) : nullptr;
     Index panel = 0;
-    if (lazy_W && a.dx.base) panel = max_of(panel, W_panels(a).size());
-    if (lazy_R) panel = max_of(panel, R_panels(a).size());
-    m.panels = panel ? carver.take<Real>(8 * panel) : nullptr;
+    const auto room = [&](const ColumnPanels& p) RNNFAST_INLINE_LAMBDA {
+      panel = max_of(panel, max_of(p.size(), p.count() * p.NV * kLanes));
+    };
+    if (lazy_W && a.dx.base) room(W_panels(a));
+    if (lazy_R) room(R_panels(a));
+    m.panels = panel ? carver.take<Real>(panel) : nullptr;
     m.strip = carver.take<Real>(kBlockRows * kOuterVectors * kLanes);
     m.stamp = a.index.used ? carver.take<int32_t>(a.index.n) : nullptr;
     m.slots = a.index.used ? carver.take<int32_t>(chunk) : nullptr;
@@ -282,10 +285,8 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
 
   {
     const Range w = share(W.count(), m), r = share(R.count(), m), b = share(d.B, m);
-    if (shared.W)
-      for (Index p = w.begin; p < w.end; ++p) W.pack(p, shared.W + p * W.size());
-    if (shared.R)
-      for (Index p = r.begin; p < r.end; ++p) R.pack(p, shared.R + p * R.size());
+    if (shared.W) W.pack(w.begin, w.end, shared.W + w.begin * W.size());
+    if (shared.R) R.pack(r.begin, r.end, shared.R + r.begin * R.size());
     for (Index i = b.begin; i < b.end; ++i) {
       for (int s = 0; s < S; ++s)
         copy_padded(a.dstate_n[s] ? a.dstate_n[s] + i * d.H : nullptr, d.H,

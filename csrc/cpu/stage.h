@@ -32,6 +32,49 @@ RNNFAST_INLINE Epilogue epilogue(const E& e) {
           }};
 }
 
+// One row with panels [first, last) of W^T, read where W lies, since every weight is used once: sums (count, width).
+// By rows of W within a block of the sum, so that a page is looked at once.
+RNNFAST_NOINLINE void row_by_columns(const ColumnPanels& W, Index first, Index last,
+                                     const Real* row, Real* sums) {
+  constexpr int kChains = 8;
+  const Index width = W.NV * kLanes, begin = first * width;
+  const Index columns = min_of(last * width, W.N) - begin;
+  memset(sums, 0, size_t((last - first) * width) * sizeof(Real));
+  const Real* w[kBlock];
+  Real x[kBlock];
+  for (Index k0 = 0; k0 < W.depth(); k0 += kBlock) {
+    Index terms = 0;
+    for (Index k = k0; k < min_of(k0 + kBlock, W.depth()); ++k) {
+      const Real* from = W.row(k);
+      if (!from) continue;
+      w[terms] = from + begin;
+      x[terms++] = row[k];
+    }
+    Index j = 0;
+    for (; j + kChains * kLanes <= columns; j += kChains * kLanes) {
+      Raw acc[kChains];
+      unroll<kChains>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[v] = Raw{}; });
+      for (Index i = 0; i < terms; ++i) {
+        const Raw factor = raw_set(x[i]);
+        unroll<kChains>([&](auto v) RNNFAST_INLINE_LAMBDA {
+          acc[v] = raw_fma(factor, raw_load(w[i] + j + v * kLanes), acc[v]);
+        });
+      }
+      unroll<kChains>([&](auto v) RNNFAST_INLINE_LAMBDA {
+        Real* to = sums + j + v * kLanes;
+        raw_store(to, raw_load(to) + acc[v]);
+      });
+    }
+    for (; j < columns; j += kLanes) {
+      const int lanes = int(min_of(kLanes, columns - j));
+      Raw acc{};
+      for (Index i = 0; i < terms; ++i)
+        acc = raw_fma(raw_set(x[i]), raw_load(w[i] + j, lanes), acc);
+      raw_store(sums + j, raw_load(sums + j) + acc);
+    }
+  }
+}
+
 // The product of rows[0..n) with panels [first, last) of `source` (K terms each). init: null, or a packed
 // row of starting values, one tile width per panel. Odd steps walk backwards: the panels used last are
 // the ones still in cache (20 % at B=1 when the weights are just over a cache level).
@@ -46,6 +89,14 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
     source.pack(panel, panels.buffer + slot * panels.size);
     return panels.buffer + slot * panels.size;
   };
+  if constexpr (Source::by_columns) {
+    if (n == 1 && !panels.packed && K > 0) {
+      row_by_columns(source, first, last, rows[0], panels.buffer);
+      for (Index j = first; j < last; ++j)
+        epilogue.run(epilogue.self, j, 0, 1, panels.buffer + (j - first) * kWidth);
+      return;
+    }
+  }
   if (n == 1) {
     Index left = last - first;
     while (left > 0) {

@@ -63,10 +63,26 @@ RNNFAST_NOINLINE void gradient_strip(const GateRows& g, Index r0, Index rows, co
   }
 }
 
+// Of a single row: nothing is used twice, so dW is written as it lies.
+RNNFAST_NOINLINE void one_row_gradient(const GateRows& g, const Real* x, Index H, int G, Range mine,
+                                       Real* dW, Index N, bool first) {
+  for (Index item = mine.begin; item < mine.end; ++item)
+    for (Index h = item / G * kLanes; h < min_of(H, (item / G + 1) * kLanes); ++h) {
+      const Raw factor = raw_set(g.base[item * kLanes + h % kLanes]);
+      Real* to = dW + (item % G * H + h) * N;
+      for (Index j = 0; j < N; j += kLanes) {
+        const int lanes = int(min_of(kLanes, N - j));
+        const Raw term = raw_fma(factor, raw_load(x + j, lanes), Raw{});
+        raw_store(to + j, first ? term : raw_load(to + j, lanes) + term, lanes);
+      }
+    }
+}
+
 // operand: the n rows in chunk order. strip: kBlockRows * kOuterVectors vectors of scratch. mine: the share of
 // the (unit, gate) pairs. first: nothing stands in dW yet.
 RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Real* const* operand, Index H, int G,
                                       Index N, Real* dW, Range mine, Real* strip, bool first) {
+  if (g.n == 1) return one_row_gradient(g, operand[0], H, G, mine, dW, N, first);
   const Index vectors = unit_vectors(N), strips = (vectors + kOuterVectors - 1) / kOuterVectors;
   for (Index r0 = 0; r0 < g.n; r0 += kBlockRows) {
     const Index rows = min_of(kBlockRows, g.n - r0);
