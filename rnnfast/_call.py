@@ -206,6 +206,26 @@ def used_steps(check: Checker, fields: Mapping[str, Any]) -> ndarray | None:
     return used
 
 
+def replacement_entries(who: str, given: Mapping[str, Any], S: int) -> list[tuple[str, Any]] | None:
+    """Return the entries of `reset_state`, one per state, by their names in messages; or None."""
+    state = given.get("reset_state")
+    if state is None:
+        return None
+    if given.get("reset") is None:
+        raise ArgumentError(
+            f"{who}: reset_state is given without reset, expected both: reset says where it takes "
+            "the place of the state."
+        )
+    if S == 1:
+        return [("reset_state", state)]
+    if not isinstance(state, (tuple, list)) or len(state) != S:
+        came = f"of type {type(state).__qualname__}"
+        if isinstance(state, (tuple, list)):
+            came = f"a {type(state).__qualname__} of {len(state)}"
+        raise DTypeError(f"{who}: reset_state is {came}, expected a tuple (h, c).")
+    return [(f"reset_state[{k}]", entry) for k, entry in enumerate(state)]
+
+
 def check_replacement(
     check: Checker, form: Form, given: Mapping[str, Any], letters: tuple[str, ...], front: str
 ) -> tuple[ndarray | None, ...] | None:
@@ -215,25 +235,12 @@ def check_replacement(
     -------
     S arrays (D*L, T or 1, B, H), flat (D*L, N, H) or (D*L, 1, B, H); or None.
     """
-    given_state = given.get("reset_state")
-    if given_state is None:
+    entries = replacement_entries(check.who, given, len(letters))
+    if entries is None:
         return None
-    if given.get("reset") is None:
-        raise ArgumentError(
-            f"{check.who}: reset_state is given without reset, expected both: reset says where it "
-            "takes the place of the state."
-        )
-    if len(letters) == 1:
-        given_state = (given_state,)
-    elif not isinstance(given_state, (tuple, list)) or len(given_state) != len(letters):
-        came = f"of type {type(given_state).__qualname__}"
-        if isinstance(given_state, (tuple, list)):
-            came = f"a {type(given_state).__qualname__} of {len(given_state)}"
-        raise DTypeError(f"{check.who}: reset_state is {came}, expected a tuple (h, c).")
     blocks: list[ndarray | None] = []
-    for k, array in enumerate(given_state):
+    for name, array in entries:
         if array is not None:
-            name = "reset_state" if len(letters) == 1 else f"reset_state[{k}]"
             once = f"{front} {form.once} H"
             array = check.block(name, array, f"{front} {form.steps} H", once)
             if not front:

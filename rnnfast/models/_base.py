@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -25,7 +26,7 @@ from .vocabulary import TOKENIZERS, Vocabulary
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
-class SequenceModel(BaseEstimator):
+class SequenceModel(BaseEstimator, ABC):
     """The parameters that every model has.
 
     Those that shape the network are read by the first fit, and again by a fit that begins anew: set
@@ -130,13 +131,13 @@ class SequenceModel(BaseEstimator):
 
     # What a model adds -------------------------------------------------------------------------
 
+    @abstractmethod
     def _examples(self, X: Any, y: Any, sample_weight: Any, learn: bool) -> Examples:
         """Check the data; under `learn` also note its form in attributes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _make(self, seed: int) -> Any:
         """Make a network for the form that was noted."""
-        raise NotImplementedError
 
     # Fitting -----------------------------------------------------------------------------------
 

@@ -134,6 +134,12 @@ def token_rows(who: str, X: Any, tokenizer: str, name: str = "X") -> list[Sequen
     return rows
 
 
+def targets_given(who: str, y: Any, what: str) -> None:
+    """Refuse a y of None; in the words that scikit-learn's checks look for."""
+    if y is None:
+        raise ArgumentError(f"{who} requires y to be passed, but the target y is None: {what}.")
+
+
 def same_number(who: str, x_rows: int, y_rows: int) -> None:
     """Raise unless X and y have as many rows."""
     if x_rows != y_rows:

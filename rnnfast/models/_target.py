@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,27 +63,23 @@ class WritingModel(SequenceModel):
 
     # What a model adds -------------------------------------------------------------------------
 
+    @abstractmethod
     def _conditions(self, X: Any, learn: bool = False) -> tuple[Any, list[np.ndarray]]:
         """Check X; return what the network takes as x, and what is written before each y."""
-        raise NotImplementedError
 
     @property
     def _target_tokenizer(self) -> str:
         """What cuts a text of y into tokens."""
         return self.tokenizer
 
+    @abstractmethod
     def _note_target(self, X: Any, rows: list[Any]) -> Vocabulary:
         """Make the vocabulary of y."""
-        raise NotImplementedError
 
     # y -----------------------------------------------------------------------------------------
 
     def _examples(self, X: Any, y: Any, sample_weight: Any, learn: bool) -> Examples:
-        if y is None:
-            raise ArgumentError(
-                f"{self._who} requires y to be passed, but the target y is None: a sequence of "
-                "tokens for each entry of X."
-            )
+        _inputs.targets_given(self._who, y, "a sequence of tokens for each entry of X")
         targets = _inputs.token_rows(self._who, y, self._target_tokenizer, "y")
         if learn:
             self._as_text = isinstance(next(iter(y)), str)

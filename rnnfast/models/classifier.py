@@ -76,11 +76,7 @@ class SequenceClassifier(ClassifierMixin, SequenceModel):
     def _examples(
         self, X: Any, y: Any, sample_weight: Any, learn: bool, classes: Any = None
     ) -> Examples:
-        if y is None:
-            raise ArgumentError(
-                f"{self._who} requires y to be passed, but the target y is None: one label for "
-                "each sequence."
-            )
+        _inputs.targets_given(self._who, y, "one label for each sequence")
         x = self._read_rows(X, learn)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)

@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..errors import ArgumentError, ShapeError
+from ..errors import ShapeError
 from ..training import squared_error
 from . import _inputs
 from ._base import SequenceModel, _moments
@@ -34,11 +34,7 @@ class SequenceRegressor(RegressorMixin, SequenceModel):
     _fitted: ClassVar[tuple[str, ...]] = ("_y_mean", "_y_scale", "_y_shape")
 
     def _examples(self, X: Any, y: Any, sample_weight: Any, learn: bool) -> Examples:
-        if y is None:
-            raise ArgumentError(
-                f"{self._who} requires y to be passed, but the target y is None: numbers for each "
-                "sequence."
-            )
+        _inputs.targets_given(self._who, y, "numbers for each sequence")
         x = self._read_rows(X, learn)
         y = check_array(y, dtype=np.float64, ensure_2d=False, estimator=self._who, input_name="y")
         _inputs.same_number(self._who, len(x), len(y))

@@ -56,11 +56,7 @@ class SequenceTagger(SequenceModel):
     _fitted: ClassVar[tuple[str, ...]] = ("classes_",)
 
     def _examples(self, X: Any, y: Any, sample_weight: Any, learn: bool) -> Examples:
-        if y is None:
-            raise ArgumentError(
-                f"{self._who} requires y to be passed, but the target y is None: a label for each "
-                "step of each sequence."
-            )
+        _inputs.targets_given(self._who, y, "a label for each step of each sequence")
         x = self._read_rows(X, learn)
         tags = self._tags(y, x)
         weights = _inputs.row_weights(self._who, sample_weight, len(x))

@@ -159,25 +159,12 @@ def _replacements(
     check: Checker, form: Any, given: Mapping[str, Any], spec: CellSpec
 ) -> tuple[Tensor | None, ...]:
     """Check `reset_state`; returns S tensors (D*L, T or 1, B, H) or None."""
-    state = given.get("reset_state")
-    if state is None:
+    entries = _call.replacement_entries(check.who, given, spec.S)
+    if entries is None:
         return (None,) * spec.S
-    if given.get("reset") is None:
-        raise ArgumentError(
-            f"{check.who}: reset_state is given without reset, expected both: reset says where it "
-            "takes the place of the state."
-        )
-    if spec.S == 1:
-        state = (state,)
-    elif not isinstance(state, (tuple, list)) or len(state) != spec.S:
-        came = f"of type {type(state).__qualname__}"
-        if isinstance(state, (tuple, list)):
-            came = f"a {type(state).__qualname__} of {len(state)}"
-        raise DTypeError(f"{check.who}: reset_state is {came}, expected a tuple (h, c).")
     result: list[Tensor | None] = []
-    for k, tensor in enumerate(state):
+    for name, tensor in entries:
         if tensor is not None:
-            name = "reset_state" if spec.S == 1 else f"reset_state[{k}]"
             if not isinstance(tensor, Tensor):
                 raise DTypeError(
                     f"{check.who}: {name} is of type {type(tensor).__qualname__}, expected a "
