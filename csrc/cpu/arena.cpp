@@ -16,7 +16,7 @@ constexpr size_t kKept = size_t(128) << 20;
 constexpr size_t kHugePage = size_t(2) << 20;
 constexpr size_t kLarge = 2 * kHugePage;
 // From here on a block that is given back waits to be taken again: of LSTM at (128, 32, 128, 256), whose tape takes
-// 16 MiB, it saves 7 % of forward and backward. Smaller ones malloc keeps well enough by itself.
+// 16 MiB, it saves 5 to 7 % of forward and backward. Smaller ones malloc keeps well enough by itself.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr size_t kWaits =
     ~size_t(0);  // every block is as large as was asked for, and gone when it is freed
@@ -62,7 +62,7 @@ class Waiting {
   }
 
  private:
-  // The tape of an LSTM at (64, 128, 1024, 1024), the largest of the benchmarks, takes 170 MiB; a stack has several.
+  // The gates of an LSTM at (64, 128, 1024, 1024), the largest of the benchmarks, take 128 MiB; a stack has several.
   static constexpr size_t kMost = size_t(512) << 20;
   static constexpr int kBlocks = 64;
   struct Block {

@@ -65,7 +65,7 @@ struct Region {
       for (int j = part; j < region.count; j += parts)
         region.run(region.jobs[j], region.scratch + size_t(j) * region.scratch_per_job, member);
     }
-    // OpenMP waits here as well, but spins for up to 15 ms, on a core that the last member may need.
+    // OpenMP waits here as well, but by default it spins long, on a core that the last member may need.
     region.barriers[region.count].wait(id, n);
   }
 };

@@ -1,5 +1,5 @@
 // The masks of one member of a scan, row by row: recurrent dropout and zoneout, drawn when a step needs them. Those of
-// a step are noted on the tape: reading that takes a small part of drawing them again.
+// a step are noted on the tape, which backward reads.
 #pragma once
 #include "random.h"
 #include "stage.h"

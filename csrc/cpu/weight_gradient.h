@@ -19,8 +19,8 @@ constexpr int kOuterVectors = 2;
 #endif
 // The strip (24 KiB) and the gate gradients (8 KiB) of a block fit L1 together; the gate gradients of a group of
 // (unit, gate) pairs (256 KiB) stay in L2 while strip after strip passes over them. Measured on a Xeon with 2 MiB of L2,
-// AVX-512, Gflop/s for H = N of 256, 512 and 1024 (peak 211): 180, 176, 153; without the groups 116, 112, 103;
-// 256 rows 164, 167, 154.
+// AVX-512, Gflop/s for H = N of 256, 512 and 1024 (peak 211): 180, 176, 153; strip by strip over all rows, through a
+// copy of each tile, 116, 112, 103; with blocks of 256 rows 164, 167, 154.
 constexpr Index kBlockRows = 128, kGroup = 32;
 
 // Gate gradients of `n` rows in chunk order: row r at base + r * ld, as a gate row [unit][gate][lane].

@@ -97,13 +97,13 @@ int threads_from_environment() {
 
 std::atomic<int> chosen_threads{0};
 
-// How often a member looks before it sleeps. A pause takes 40 cycles on some CPUs and 140 on others: this is 15 to 100
-// microseconds, longer than members of equal work have to wait for each other, and than it takes to wake one.
+// How often a member looks before it sleeps. A pause takes 40 cycles on some CPUs and 140 on others: this is some 15 to
+// 100 microseconds, longer than members of equal work have to wait for each other.
 constexpr int kSpins = 2000;
 // Where another process has a core, the member that is waited for may be gone for a time slice, and to spin is to keep
-// it from this core too. After some waits in a row that ended in sleep, only one in many spins. To yield instead of
-// sleeping puts a thread behind everything else for milliseconds, over and over: beside a busy process two threads
-// took 1.7 to 4 times as long as one (benchmarks/busy.py, OMP_WAIT_POLICY=PASSIVE: by default OpenMP's own waits spin).
+// it from this core too. After some waits in a row that ended in sleep, only one in many spins. When members spun and
+// then yielded, two threads beside a busy process took 1.7 to 4 times as long as one; now 1.0 to 1.3, of RNN 1.2 to 2.2
+// (benchmarks/busy.py under OMP_WAIT_POLICY=PASSIVE; by default OpenMP's own waits spin).
 constexpr int kSleepsInARow = 4, kSpinAgain = 64;
 thread_local int sleeps = 0;
 
