@@ -4,6 +4,7 @@
 
 #include "../cuda/device.h"
 #include "../cuda/memory.h"
+#include "cuda_layer.h"
 #include "device_array.h"
 
 namespace rnnfast::cuda {
@@ -31,6 +32,12 @@ py::object why_none_or_none() {
   return why.empty() ? py::object(py::none()) : py::str(why);
 }
 
+// Room for an array, in order with a stream.
+std::unique_ptr<DeviceArray> empty_array(const std::vector<py::ssize_t>& shape, py::dtype dtype,
+                                         const Stream& stream) {
+  return std::make_unique<DeviceArray>(std::move(dtype), shape, stream);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
@@ -48,8 +55,16 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("runtime_version", runtime_version);
   m.def("driver_version", driver_version);
   m.def("release_memory", release_memory);
+  py::class_<Stream>(m, "Stream")
+      .def(py::init<int>(), py::arg("device") = 0)
+      .def_property_readonly(
+          "pointer", [](const Stream& s) { return reinterpret_cast<uintptr_t>(s.get()); })
+      .def("synchronize", &Stream::synchronize, py::call_guard<py::gil_scoped_release>());
   m.attr("DeviceArray") = make_device_array_type(m);
-  m.def("_masked_rows", masked_rows_of);
+  m.def("empty", empty_array);
+  m.def("layer_scratch", layer_scratch);
+  m.def("layer_run", layer_run);
+  m.def("masked_rows", masked_rows_of);
   m.def("_convert", convert_of);
   m.def("_have_code", have_code);
 }

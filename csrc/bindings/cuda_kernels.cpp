@@ -17,7 +17,10 @@ void masked_rows_impl(const DeviceArray& in, const DeviceArray* add, bool batch_
                       MaskedRows<Store> rows, DeviceArray& out, const Stream& stream) {
   require(in.dtype.itemsize() == py::ssize_t(sizeof(Store)),
           "the array is not of this storage type");
-  const Index outer = in.shape[0], inner = in.shape[1], n = in.shape[2];
+  // (rows, n) is a single step of rows.
+  const bool steps = in.shape.size() == 3;
+  const Index outer = steps ? in.shape[0] : 1, inner = in.shape[in.shape.size() - 2],
+              n = in.shape.back();
   rows.T = batch_first ? inner : outer;
   rows.B = batch_first ? outer : inner;
   rows.n = n;
@@ -43,9 +46,9 @@ std::unique_ptr<DeviceArray> masked_rows_of(const std::string& storage, const De
                                             unsigned purpose, uint64_t seed, uint32_t layer,
                                             uint32_t direction, uint32_t first_step, uint32_t step,
                                             const DeviceArray* row_id) {
-  require(in.shape.size() == 3, "in is not (T, B, n)");
+  require(in.shape.size() == 2 || in.shape.size() == 3, "in is not (T, B, n) or (B, n)");
   require(!add || (add->shape == in.shape && add->dtype.equal(in.dtype)), "add is not as in");
-  const py::ssize_t B = in.shape[batch_first ? 0 : 1];
+  const py::ssize_t B = in.shape[batch_first ? 0 : in.shape.size() - 2];
   require(!row_id || (row_id->size() == B && row_id->dtype.itemsize() == 4),
           "row_id is not (B,) uint32");
   const int device = in.block.device();

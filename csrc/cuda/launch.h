@@ -3,6 +3,8 @@
 // CUDA or of the standard library's.
 //
 //   RNNFAST_GLOBAL(threads, blocks) name(Parameters p)   a kernel; its parameters are structs, by value
+//   RNNFAST_DEVICE                   a function for kernels alone, inlined
+//   RNNFAST_UNROLL, RNNFAST_NO_UNROLL   before a loop
 //   RNNFAST_SHARED(T, name)          T* name, the dynamic shared memory of the block
 //   RNNFAST_SHARED_ARRAY(T, name)    T name, T an array type: shared memory of a fixed size
 //   RNNFAST_SPIN()                   in the body of every loop that waits for another thread
@@ -15,6 +17,9 @@
 #define RNNFAST_GLOBAL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 
 #if defined(__CUDACC__)
+#define RNNFAST_DEVICE __device__ __forceinline__
+#define RNNFAST_UNROLL _Pragma("unroll")
+#define RNNFAST_NO_UNROLL _Pragma("unroll 1")
 // 128 bytes suit every copy engine. All kernels of a unit share the one symbol.
 extern __shared__ __align__(128) unsigned char rnnfast_dynamic_shared[];
 #define RNNFAST_SHARED(T, name) T* const name = reinterpret_cast<T*>(rnnfast_dynamic_shared)
@@ -23,6 +28,9 @@ extern __shared__ __align__(128) unsigned char rnnfast_dynamic_shared[];
   __shared__ name##_shared name
 #define RNNFAST_SPIN() ((void)0)
 #else
+#define RNNFAST_DEVICE inline __attribute__((always_inline))
+#define RNNFAST_UNROLL
+#define RNNFAST_NO_UNROLL
 #define RNNFAST_SHARED(T, name) T* const name = static_cast<T*>(simt::dynamic_shared())
 // The type of the lambda tells one array from another.
 #define RNNFAST_SHARED_ARRAY(T, name) auto& name = simt::shared_array<T>([] {})
