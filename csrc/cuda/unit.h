@@ -74,11 +74,11 @@ struct UnitForward {
     if (tape.entered_c) tape.entered_c[at] = old[S - 1];
     if (tape.operand) tape.operand[at] = operand;
   }
-  // An unused step: the state stays, and y has what the caller wants there.
+  // An unused step: the state stays, and y has what the caller wants there. Where that is zero, so is the tape already.
   RNNFAST_HD void hold(const ForwardArgs<Store>& a, Index t) const {
     if (!a.steps.exists(t, b)) return;
     store(a.y.row(t, b)[u], a.steps.hold ? state[0] : Acc(0));
-    if (a.tape.c) a.tape.c[a.steps.place(t, b) * a.dims.H + u] = state[S - 1];
+    if (a.tape.c && a.steps.hold) a.tape.c[a.steps.place(t, b) * a.dims.H + u] = state[S - 1];
   }
   RNNFAST_HD void finish(const ForwardArgs<Store>& a) const {
     for (int s = 0; s < S; ++s) store(a.state_n[s][b * a.dims.H + u], state[s]);
