@@ -195,14 +195,14 @@ BackwardArgs<Store> backward_args(const Call& call, CellId cell) {
   return a;
 }
 
-Limits limits_of(int device) {
+Limits limits_of(const Call& call) {
   // Asked once for each device: the answer takes a millisecond.
   static std::mutex lock;
-  static std::vector<Limits> known;
+  static std::vector<size_t> shared;
   const std::lock_guard<std::mutex> guard(lock);
-  if (known.empty())
-    for (const Device& d : devices()) known.push_back({d.shared});
-  return known.at(size_t(device));
+  if (shared.empty())
+    for (const Device& d : devices()) shared.push_back(d.shared);
+  return {shared.at(call.get<size_t>("device")), call.get<size_t>("chunk_bytes", kChunkBytes)};
 }
 
 Family family_of(const Call& call) {
@@ -242,7 +242,7 @@ std::string id_of(const Call& call, CellId cell, bool backward, const Limits& li
 size_t layer_scratch(const py::dict& dict, bool backward) {
   const Call call(dict);
   const CellId cell = cell_of(call);
-  const Limits limits = limits_of(call.get<int>("device"));
+  const Limits limits = limits_of(call);
   return with_storage(call, [&](auto store) {
     using Store = decltype(store);
     const auto& kernels = layer_kernels<Store>(cell);
@@ -257,7 +257,7 @@ std::string layer_run(const py::dict& dict, bool backward, uintptr_t scratch, ui
   const Call call(dict);
   const CellId cell = cell_of(call);
   const int device = call.get<int>("device");
-  const Limits limits = limits_of(device);
+  const Limits limits = limits_of(call);
   const Family family = family_of(call);
   std::string id = id_of(call, cell, backward, limits);
   const OnDevice here(device);

@@ -8,8 +8,12 @@ namespace rnnfast::cuda {
 
 // What the choice of kernels looks at.
 struct Limits {
-  size_t shared;  // bytes of shared memory that a block may have
+  size_t shared;       // bytes of shared memory that a block may have
+  size_t chunk_bytes;  // of gx, or of gate gradients, for one chunk of steps
 };
+// Large enough that launches and the loading of R are nothing beside the work (128 steps of B=128, H=256), small beside
+// the memory of a GPU.
+constexpr size_t kChunkBytes = size_t(64) << 20;
 
 enum class Family { automatic, resident, stepwise };
 

@@ -9,13 +9,9 @@
 
 namespace rnnfast::cuda {
 
-// Bytes of a chunk's gx or gate gradients. Large enough that launches and the loading of R are nothing beside the work
-// (64 MiB are 128 steps of B=128, H=256), small beside the memory of a GPU.
-constexpr size_t kChunkBytes = size_t(64) << 20;
-
-inline Index chunk_steps(const Dims& d, int G, size_t size) {
+inline Index chunk_steps(const Dims& d, int G, size_t size, const Limits& limits) {
   const size_t step = size_t(d.B) * size_t(G) * size_t(d.H) * size;
-  const Index steps = step > 0 ? Index(kChunkBytes / step) : d.T;
+  const Index steps = step > 0 ? Index(limits.chunk_bytes / step) : d.T;
   return steps < 1 ? 1 : steps < d.T ? steps : d.T;
 }
 
@@ -86,8 +82,9 @@ struct Layer {
     Index chunk;
     Acc *gx, *state, *operand[2];
     const Store** rows;
-    ForwardScratch(Carver& carver, const ForwardArgs<Store>& a, bool resident)
-        : chunk(chunk_steps(a.dims, G, sizeof(Acc))), operand{nullptr, nullptr} {
+    ForwardScratch(Carver& carver, const ForwardArgs<Store>& a, bool resident,
+                   const Limits& limits)
+        : chunk(chunk_steps(a.dims, G, sizeof(Acc), limits)), operand{nullptr, nullptr} {
       const Dims& d = a.dims;
       gx = carver.take<Acc>(chunk * d.B * G * d.H);
       rows = carver.take<const Store*>(chunk * d.B);
@@ -99,7 +96,7 @@ struct Layer {
 
   static size_t forward_scratch(const ForwardArgs<Store>& a, const Limits& limits, Family family) {
     Carver measure{nullptr};
-    ForwardScratch(measure, a, resident(forward_choice(a.dims, limits), family));
+    ForwardScratch(measure, a, resident(forward_choice(a.dims, limits), family), limits);
     return measure.used;
   }
 
@@ -110,7 +107,7 @@ struct Layer {
     const ResidentChoice choice = forward_choice(d, limits);
     const bool is_resident = resident(choice, family);
     Carver carver{static_cast<char*>(scratch)};
-    const ForwardScratch own(carver, a, is_resident);
+    const ForwardScratch own(carver, a, is_resident, limits);
     StepForward<Store> step{a, {own.state, {own.operand[0], own.operand[1]}}, 0, nullptr};
     if (!is_resident)
       launch(id, step_start<Cell, Store>, row_grid(d.B * d.H), dim3(256), 0, stream, step);
@@ -140,8 +137,9 @@ struct Layer {
     const Store** x;
     const void** operand;
     Store** dx;
-    BackwardScratch(Carver& carver, const BackwardArgs<Store>& a, bool resident)
-        : chunk(chunk_steps(a.dims, G, sizeof(Acc))), places(chunk * a.dims.B) {
+    BackwardScratch(Carver& carver, const BackwardArgs<Store>& a, bool resident,
+                    const Limits& limits)
+        : chunk(chunk_steps(a.dims, G, sizeof(Acc), limits)), places(chunk * a.dims.B) {
       const Dims& d = a.dims;
       const Index GH = G * d.H;
       segments_W = segments_of(places, tiles(GH, d.I));
@@ -168,7 +166,7 @@ struct Layer {
 
   static size_t backward_scratch(const BackwardArgs<Store>& a, const Limits& limits, Family family) {
     Carver measure{nullptr};
-    BackwardScratch(measure, a, resident(backward_choice(a.dims, limits), family));
+    BackwardScratch(measure, a, resident(backward_choice(a.dims, limits), family), limits);
     return measure.used;
   }
 
@@ -178,7 +176,7 @@ struct Layer {
     const ResidentChoice choice = backward_choice(d, limits);
     const bool is_resident = resident(choice, family);
     Carver carver{static_cast<char*>(scratch)};
-    const BackwardScratch own(carver, a, is_resident);
+    const BackwardScratch own(carver, a, is_resident, limits);
     const Index stop = a.extras.burn_in < d.T ? a.extras.burn_in : d.T, GH = G * d.H;
     if (a.dx.base && !a.add_to_dx && stop > 0 && d.B > 0 && d.I > 0)
       launch(id, clear_rows<Store>, row_grid(stop * d.B * d.I), dim3(kRowThreads), 0, stream,
