@@ -9,6 +9,9 @@ namespace simt {
 
 struct Block;
 
+// Shared memory and cudaMalloc hold this before anything is written: NaN in every floating-point type.
+constexpr int kNan = 0xff;
+
 enum class Meet { barrier, sync_warp, shuffle, vote };
 
 struct Call {
@@ -70,6 +73,8 @@ void lock(Block& block);
 void unlock(Block& block);
 void wait(Thread& thread);
 void wake(Thread& thread);
+// Filled with kNan; freed by its maker when the block has ended.
+void* new_shared_array(Block& block, size_t bytes, size_t alignment);
 // A barrier orders memory, and ThreadSanitizer is to know.
 void before_barrier(const void* which);
 void after_barrier(const void* which);

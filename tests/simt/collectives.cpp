@@ -12,9 +12,6 @@ __thread Coordinates* here = nullptr;
 
 namespace {
 
-// Shared memory and cudaMalloc hold this before anything is written: NaN in every floating-point type.
-constexpr int kNan = 0xff;
-
 const char* name(Meet kind) {
   switch (kind) {
     case Meet::barrier:
@@ -29,15 +26,25 @@ const char* name(Meet kind) {
   return "";
 }
 
+// Never a call of memcpy, which ThreadSanitizer would see.
+void copy(void* to, const void* from, size_t bytes) {
+  if (bytes == 4) __builtin_memcpy(to, from, 4);
+  else if (bytes == 8) __builtin_memcpy(to, from, 8);
+  else __builtin_memcpy(to, from, 16);
+}
+
 bool same_site(const Site& a, const Site& b) {
   return a.line == b.line && strcmp(a.file, b.file) == 0;
 }
 
-// Leaves the kernel; the lock is held.
-[[noreturn]] void fault_locked(Block& block, const char* text) {
-  note_fault(block, text);
+// Both leave the kernel; the lock is held.
+[[noreturn]] void abandon(Block& block) {
   unlock(block);
   throw Abandoned{};
+}
+[[noreturn]] void fault_locked(Block& block, const char* text) {
+  note_fault(block, text);
+  abandon(block);
 }
 
 [[noreturn]] void fault_between(const Thread& a, const Thread& b, const char* what) {
@@ -77,8 +84,8 @@ bool complete(Thread& t) {
     if (!(wanted >> l & 1)) continue;
     Thread& other = block.threads[first + l];
     if (t.call.kind == Meet::shuffle)
-      memcpy(other.got, block.threads[first + other.source].given, sizeof other.got);
-    if (t.call.kind == Meet::vote) memcpy(other.got, &ballot, sizeof ballot);
+      copy(other.got, block.threads[first + other.source].given, sizeof other.got);
+    if (t.call.kind == Meet::vote) copy(other.got, &ballot, sizeof ballot);
     warp.waiting &= ~(1u << l);
     wake(other);
   }
@@ -88,6 +95,7 @@ bool complete(Thread& t) {
 void meet_in_warp(Thread& t, const Call& call) {
   Block& block = *t.owner;
   Warp& warp = block.warps[t.id / kWarp];
+  if (block.faulty) abandon(block);
   char text[256];
   const unsigned l = t.id % kWarp;
   if (!(call.mask >> l & 1)) {
@@ -135,6 +143,7 @@ void sync_block(Site site) {
   Block& block = *t.owner;
   before_barrier(&block);
   lock(block);
+  if (block.faulty) abandon(block);
   t.call = {Meet::barrier, site, 0};
   t.waiting = true;
   if (block.at_barrier++ == 0) block.first_at_barrier = t.id;
@@ -161,9 +170,9 @@ void shuffle(unsigned mask, unsigned source, const void* given, void* got, size_
   Thread& t = self();
   lock(*t.owner);
   t.source = source;
-  memcpy(t.given, given, bytes);
+  copy(t.given, given, bytes);
   meet_in_warp(t, {Meet::shuffle, site, mask});
-  memcpy(got, t.got, bytes);
+  copy(got, t.got, bytes);
   unlock(*t.owner);
 }
 
@@ -173,7 +182,7 @@ unsigned vote(unsigned mask, bool value, Vote kind, Site site) {
   t.given[0] = value;
   meet_in_warp(t, {Meet::vote, site, mask});
   unsigned ballot;
-  memcpy(&ballot, t.got, sizeof ballot);
+  copy(&ballot, t.got, sizeof ballot);
   unlock(*t.owner);
   if (kind == Vote::ballot) return ballot;
   return kind == Vote::any ? ballot != 0 : ballot == mask;
@@ -220,8 +229,7 @@ void* fixed_shared(const void* key, size_t bytes, size_t alignment) {
     fault_locked(block, "more shared arrays than the shim has room for");
   if (!at->key) {
     at->key = key;
-    if (posix_memalign(&at->memory, alignment, bytes)) abort();
-    memset(at->memory, kNan, bytes);
+    at->memory = new_shared_array(block, bytes, alignment);
   }
   void* memory = at->memory;
   unlock(block);
@@ -251,10 +259,7 @@ void set_up(Block& block, Grid& grid, uint3 index, Thread* threads, Warp* warps)
   }
 }
 
-void tear_down(Block& block) {
-  free(block.dynamic);
-  for (FixedArray& a : block.arrays) free(a.memory);
-}
+void tear_down(Block& block) { free(block.dynamic); }
 
 void describe_waiting(const Block& block, char* text, size_t size) {
   size_t used = size_t(snprintf(text, size, "deadlock: %u threads live", block.live));
