@@ -57,6 +57,7 @@ bool same_site(const Site& a, const Site& b) {
 
 void release_barrier(Block& block) {
   block.at_barrier = 0;
+  ++block.barriers;
   for (unsigned i = 0; i < block.n; ++i) {
     Thread& t = block.threads[i];
     if (!t.exited && t.waiting && t.call.kind == Meet::barrier) wake(t);
@@ -120,6 +121,23 @@ void meet_in_warp(Thread& t, const Call& call) {
   if (!complete(t)) wait(t);
 }
 
+// Of the __syncwarp that others of this mask wait at, or of a new one.
+const char* meeting_place(Thread& t, unsigned mask) {
+  const unsigned first = t.id / kWarp * kWarp;
+  Warp& warp = t.owner->warps[t.id / kWarp];
+  t.meeting = warp.meetings;
+  bool others = false;
+  for (unsigned l = 0; l < kWarp; ++l) {
+    if (!(warp.waiting >> l & 1)) continue;
+    const Thread& other = t.owner->threads[first + l];
+    if (other.call.kind != Meet::sync_warp || other.call.mask != mask) continue;
+    t.meeting = other.meeting;
+    others = true;
+  }
+  if (!others) ++warp.meetings;
+  return &warp.place[t.meeting % Warp::kMeetings];
+}
+
 }  // namespace
 
 void note_fault(Block& block, const char* text) {
@@ -141,9 +159,10 @@ void fault(const char* text) {
 void sync_block(Site site) {
   Thread& t = self();
   Block& block = *t.owner;
-  before_barrier(&block);
   lock(block);
   if (block.faulty) abandon(block);
+  const void* place = &block.place[block.barriers % 2];
+  before_barrier(place);
   t.call = {Meet::barrier, site, 0};
   t.waiting = true;
   if (block.at_barrier++ == 0) block.first_at_barrier = t.id;
@@ -152,17 +171,17 @@ void sync_block(Site site) {
   if (block.at_barrier == block.live) release_barrier(block);
   else wait(t);
   unlock(block);
-  after_barrier(&block);
+  after_barrier(place);
 }
 
 void sync_warp(unsigned mask, Site site) {
   Thread& t = self();
-  const void* which = &t.owner->warps[t.id / kWarp];
-  before_barrier(which);
   lock(*t.owner);
+  const char* place = meeting_place(t, mask);
+  before_barrier(place);
   meet_in_warp(t, {Meet::sync_warp, site, mask});
   unlock(*t.owner);
-  after_barrier(which);
+  after_barrier(place);
 }
 
 void shuffle(unsigned mask, unsigned source, const void* given, void* got, size_t bytes,
@@ -255,7 +274,8 @@ void set_up(Block& block, Grid& grid, uint3 index, Thread* threads, Warp* warps)
   }
   for (unsigned w = 0; w * kWarp < block.n; ++w) {
     const unsigned lanes = block.n - w * kWarp;
-    warps[w] = {0, lanes < kWarp ? ~0u << lanes : 0u};
+    warps[w] = {};
+    warps[w].exited = lanes < kWarp ? ~0u << lanes : 0u;
   }
 }
 
