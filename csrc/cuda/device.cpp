@@ -41,6 +41,7 @@ bool have_code(const std::vector<std::string>& architectures, int major, int min
   for (const auto& name : architectures) {
     char* rest;
     const long number = std::strtol(name.c_str(), &rest, 10);
+    if (number == 0) continue;
     const bool alone = *rest == 'a', family = *rest == 'f';
     const std::string kind = rest + (alone || family);
     const bool same = number == 10L * major + minor,

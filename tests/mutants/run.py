@@ -119,6 +119,7 @@ class Copy:
             *(self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"),
             "--config-settings=cmake.build-type=RelWithDebInfo",
             "--config-settings=cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1",
+            "--config-settings=cmake.define.RNNFAST_CUDA=OFF",
             *("--editable", "."),
         )
 

@@ -9,6 +9,9 @@ namespace simt {
 
 struct Block;
 
+// Shared memory and cudaMalloc hold this before anything is written: NaN in every floating-point type.
+constexpr int kNan = 0xff;
+
 enum class Meet { barrier, sync_warp, shuffle, vote };
 
 struct Call {
@@ -21,13 +24,19 @@ struct Thread : Coordinates {
   Block* owner;
   bool exited, waiting;
   Call call;
-  unsigned source;  // a lane
+  unsigned source;   // a lane
+  unsigned meeting;  // of its warp
   unsigned char given[16], got[16];
   void* context;  // of whoever runs it
 };
 
+// Each meeting that orders memory has a place of its own for ThreadSanitizer: a thread that is slow to leave one would
+// else be put in order with what others did on their way to the next.
 struct Warp {
+  static constexpr unsigned kMeetings = 64;
   unsigned waiting, exited;  // lanes; those beyond the end of the block count as exited
+  unsigned meetings;         // so far
+  char place[kMeetings];
 };
 
 struct FixedArray {
@@ -51,7 +60,8 @@ struct Block {
   Grid* grid;
   Thread* threads;
   Warp* warps;
-  unsigned n, live, at_barrier, first_at_barrier;
+  unsigned n, live, at_barrier, first_at_barrier, barriers;
+  char place[2];  // of every other barrier
   void* dynamic;
   FixedArray arrays[kArrays];
   bool faulty;
@@ -70,9 +80,11 @@ void lock(Block& block);
 void unlock(Block& block);
 void wait(Thread& thread);
 void wake(Thread& thread);
-// A barrier orders memory, and ThreadSanitizer is to know.
-void before_barrier(const void* which);
-void after_barrier(const void* which);
+// Filled with kNan; freed by its maker when the block has ended.
+void* new_shared_array(Block& block, size_t bytes, size_t alignment);
+// A barrier orders memory, and ThreadSanitizer is to know: whoever meets at this place.
+void before_barrier(const void* place);
+void after_barrier(const void* place);
 
 // Run every block of a grid to its end.
 void run(Grid& grid);

@@ -12,9 +12,6 @@ __thread Coordinates* here = nullptr;
 
 namespace {
 
-// Shared memory and cudaMalloc hold this before anything is written: NaN in every floating-point type.
-constexpr int kNan = 0xff;
-
 const char* name(Meet kind) {
   switch (kind) {
     case Meet::barrier:
@@ -29,15 +26,25 @@ const char* name(Meet kind) {
   return "";
 }
 
+// Never a call of memcpy, which ThreadSanitizer would see.
+void copy(void* to, const void* from, size_t bytes) {
+  if (bytes == 4) __builtin_memcpy(to, from, 4);
+  else if (bytes == 8) __builtin_memcpy(to, from, 8);
+  else __builtin_memcpy(to, from, 16);
+}
+
 bool same_site(const Site& a, const Site& b) {
   return a.line == b.line && strcmp(a.file, b.file) == 0;
 }
 
-// Leaves the kernel; the lock is held.
-[[noreturn]] void fault_locked(Block& block, const char* text) {
-  note_fault(block, text);
+// Both leave the kernel; the lock is held.
+[[noreturn]] void abandon(Block& block) {
   unlock(block);
   throw Abandoned{};
+}
+[[noreturn]] void fault_locked(Block& block, const char* text) {
+  note_fault(block, text);
+  abandon(block);
 }
 
 [[noreturn]] void fault_between(const Thread& a, const Thread& b, const char* what) {
@@ -50,6 +57,7 @@ bool same_site(const Site& a, const Site& b) {
 
 void release_barrier(Block& block) {
   block.at_barrier = 0;
+  ++block.barriers;
   for (unsigned i = 0; i < block.n; ++i) {
     Thread& t = block.threads[i];
     if (!t.exited && t.waiting && t.call.kind == Meet::barrier) wake(t);
@@ -77,8 +85,8 @@ bool complete(Thread& t) {
     if (!(wanted >> l & 1)) continue;
     Thread& other = block.threads[first + l];
     if (t.call.kind == Meet::shuffle)
-      memcpy(other.got, block.threads[first + other.source].given, sizeof other.got);
-    if (t.call.kind == Meet::vote) memcpy(other.got, &ballot, sizeof ballot);
+      copy(other.got, block.threads[first + other.source].given, sizeof other.got);
+    if (t.call.kind == Meet::vote) copy(other.got, &ballot, sizeof ballot);
     warp.waiting &= ~(1u << l);
     wake(other);
   }
@@ -88,6 +96,7 @@ bool complete(Thread& t) {
 void meet_in_warp(Thread& t, const Call& call) {
   Block& block = *t.owner;
   Warp& warp = block.warps[t.id / kWarp];
+  if (block.faulty) abandon(block);
   char text[256];
   const unsigned l = t.id % kWarp;
   if (!(call.mask >> l & 1)) {
@@ -112,6 +121,23 @@ void meet_in_warp(Thread& t, const Call& call) {
   if (!complete(t)) wait(t);
 }
 
+// Of the __syncwarp that others of this mask wait at, or of a new one.
+const char* meeting_place(Thread& t, unsigned mask) {
+  const unsigned first = t.id / kWarp * kWarp;
+  Warp& warp = t.owner->warps[t.id / kWarp];
+  t.meeting = warp.meetings;
+  bool others = false;
+  for (unsigned l = 0; l < kWarp; ++l) {
+    if (!(warp.waiting >> l & 1)) continue;
+    const Thread& other = t.owner->threads[first + l];
+    if (other.call.kind != Meet::sync_warp || other.call.mask != mask) continue;
+    t.meeting = other.meeting;
+    others = true;
+  }
+  if (!others) ++warp.meetings;
+  return &warp.place[t.meeting % Warp::kMeetings];
+}
+
 }  // namespace
 
 void note_fault(Block& block, const char* text) {
@@ -133,8 +159,10 @@ void fault(const char* text) {
 void sync_block(Site site) {
   Thread& t = self();
   Block& block = *t.owner;
-  before_barrier(&block);
   lock(block);
+  if (block.faulty) abandon(block);
+  const void* place = &block.place[block.barriers % 2];
+  before_barrier(place);
   t.call = {Meet::barrier, site, 0};
   t.waiting = true;
   if (block.at_barrier++ == 0) block.first_at_barrier = t.id;
@@ -143,17 +171,17 @@ void sync_block(Site site) {
   if (block.at_barrier == block.live) release_barrier(block);
   else wait(t);
   unlock(block);
-  after_barrier(&block);
+  after_barrier(place);
 }
 
 void sync_warp(unsigned mask, Site site) {
   Thread& t = self();
-  const void* which = &t.owner->warps[t.id / kWarp];
-  before_barrier(which);
   lock(*t.owner);
+  const char* place = meeting_place(t, mask);
+  before_barrier(place);
   meet_in_warp(t, {Meet::sync_warp, site, mask});
   unlock(*t.owner);
-  after_barrier(which);
+  after_barrier(place);
 }
 
 void shuffle(unsigned mask, unsigned source, const void* given, void* got, size_t bytes,
@@ -161,9 +189,9 @@ void shuffle(unsigned mask, unsigned source, const void* given, void* got, size_
   Thread& t = self();
   lock(*t.owner);
   t.source = source;
-  memcpy(t.given, given, bytes);
+  copy(t.given, given, bytes);
   meet_in_warp(t, {Meet::shuffle, site, mask});
-  memcpy(got, t.got, bytes);
+  copy(got, t.got, bytes);
   unlock(*t.owner);
 }
 
@@ -173,7 +201,7 @@ unsigned vote(unsigned mask, bool value, Vote kind, Site site) {
   t.given[0] = value;
   meet_in_warp(t, {Meet::vote, site, mask});
   unsigned ballot;
-  memcpy(&ballot, t.got, sizeof ballot);
+  copy(&ballot, t.got, sizeof ballot);
   unlock(*t.owner);
   if (kind == Vote::ballot) return ballot;
   return kind == Vote::any ? ballot != 0 : ballot == mask;
@@ -220,8 +248,7 @@ void* fixed_shared(const void* key, size_t bytes, size_t alignment) {
     fault_locked(block, "more shared arrays than the shim has room for");
   if (!at->key) {
     at->key = key;
-    if (posix_memalign(&at->memory, alignment, bytes)) abort();
-    memset(at->memory, kNan, bytes);
+    at->memory = new_shared_array(block, bytes, alignment);
   }
   void* memory = at->memory;
   unlock(block);
@@ -247,14 +274,12 @@ void set_up(Block& block, Grid& grid, uint3 index, Thread* threads, Warp* warps)
   }
   for (unsigned w = 0; w * kWarp < block.n; ++w) {
     const unsigned lanes = block.n - w * kWarp;
-    warps[w] = {0, lanes < kWarp ? ~0u << lanes : 0u};
+    warps[w] = {};
+    warps[w].exited = lanes < kWarp ? ~0u << lanes : 0u;
   }
 }
 
-void tear_down(Block& block) {
-  free(block.dynamic);
-  for (FixedArray& a : block.arrays) free(a.memory);
-}
+void tear_down(Block& block) { free(block.dynamic); }
 
 void describe_waiting(const Block& block, char* text, size_t size) {
   size_t used = size_t(snprintf(text, size, "deadlock: %u threads live", block.live));

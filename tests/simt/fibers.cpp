@@ -220,6 +220,7 @@ class Runner {
       ready_.pop_back();
       resume(id);
     }
+    for (const FixedArray& a : block_.arrays) std::free(a.memory);
     tear_down(block_);
   }
 
@@ -329,13 +330,21 @@ void before_barrier(const void*) {}
 void after_barrier(const void*) {}
 
 void wait(Thread& t) {
-  while (t.waiting && !t.owner->faulty) runner_of(t).suspend(t);
+  while (t.waiting) runner_of(t).suspend(t);
   if (t.owner->faulty) throw Abandoned{};
 }
 
 void wake(Thread& t) {
   t.waiting = false;
   if (here != &t) runner_of(t).make_ready(t);
+}
+
+// A block of memory of its own, of exactly this size, so that AddressSanitizer sees its ends.
+void* new_shared_array(Block&, size_t bytes, size_t alignment) {
+  void* memory;
+  if (posix_memalign(&memory, alignment, bytes)) std::abort();
+  memset(memory, kNan, bytes);
+  return memory;
 }
 
 void spin() { runner_of(self()).spin(self()); }

@@ -51,6 +51,14 @@ void wait(Thread& t) {
   }
 }
 
+// Taken from what threads.cpp made: `runner` is where the free part begins.
+void* new_shared_array(Block& block, size_t bytes, size_t alignment) {
+  const uintptr_t at =
+      (reinterpret_cast<uintptr_t>(block.runner) + alignment - 1) & ~(alignment - 1);
+  block.runner = reinterpret_cast<void*>(at + bytes);
+  return reinterpret_cast<void*>(at);
+}
+
 void spin() {
   if (__atomic_load_n(&self().owner->grid->faults, __ATOMIC_RELAXED)) throw Abandoned{};
   sched_yield();

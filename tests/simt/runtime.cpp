@@ -64,7 +64,7 @@ cudaError_t allocate(void** pointer, size_t bytes, int device) {
     return cudaErrorMemoryAllocation;
   // Exactly as much as was asked for, so that AddressSanitizer sees its end; the alignment is CUDA's.
   if (posix_memalign(pointer, 256, bytes)) return cudaErrorMemoryAllocation;
-  memset(*pointer, 0xff, bytes);  // NaN in every floating-point type
+  memset(*pointer, simt::kNan, bytes);
   allocations[*pointer] = {bytes, device};
   used[device] += bytes;
   return cudaSuccess;
