@@ -3,7 +3,7 @@
 device="auto"   the compiled module, or NumPy where it is not built or not loadable (said once)
 device="cpu"    the compiled module, or DeviceError
 device="numpy"  the reference, the same results but not the same bits
-device="cuda"   DeviceError naming the cause: no CUDA module, driver or device, or no kernels yet
+device="cuda"   the CUDA module, or DeviceError naming the cause: no module, driver or device
 """
 
 from __future__ import annotations
@@ -93,13 +93,6 @@ def cuda_module() -> tuple[Any, str | None]:
     return module, why if module is None else module.why_none()
 
 
-def _why_no_cuda() -> str | None:
-    module, why = cuda_module()
-    if why is None and not hasattr(module, "forward"):
-        return "this version of rnnfast has no recurrent kernels for CUDA yet"
-    return why
-
-
 def resolve(device: str, who: str) -> Any:
     """Return the back end of a device.
 
@@ -135,19 +128,22 @@ def resolve(device: str, who: str) -> Any:
             'device="numpy" runs without it.'
         )
     else:
-        raise DeviceError(
-            f'{who}: device="cuda" was asked for, but {_why_no_cuda()}. Use device="cpu" or "auto".'
-        )
+        why = cuda_module()[1]
+        if why is not None:
+            raise DeviceError(
+                f'{who}: device="cuda" was asked for, but {why}. Use device="cpu" or "auto".'
+            )
+        engine = importlib.import_module("rnnfast.cuda.engine")
     if device not in _announced:
         _announced.add(device)
-        name = f"cpu ({engine.isa()})" if engine is _core else "numpy"
+        name = f"cpu ({engine.isa()})" if engine is _core else engine.__name__.split(".")[1]
         _log.debug("device=%s runs on %s", device, name)
     return engine
 
 
 def backends() -> dict[str, str | None]:
     """Back ends by device name, with the reason why one is absent, or None where it runs."""
-    return {"cpu": _why_not, "cuda": _why_no_cuda(), "numpy": None}
+    return {"cpu": _why_not, "cuda": cuda_module()[1], "numpy": None}
 
 
 def last_kernel() -> str:

@@ -35,10 +35,27 @@ class DeviceArray:
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]: ...  # version 3
 
-# For tests: single kernels. A storage type is "f32", "f64", or of 16 bits "bf16" or "f16".
-def _masked_rows(
+class Stream:
+    """A stream that nobody else uses while this lives."""
+
+    def __init__(self, device: int = 0) -> None: ...
+    def synchronize(self) -> None: ...
+    @property
+    def pointer(self) -> int: ...
+
+def empty(shape: Sequence[int], dtype: np.dtype, stream: Stream, /) -> DeviceArray: ...
+
+# One layer in one direction, on arrays that lie on a device: a dict of pointers, strides and options, which
+# `rnnfast.cuda._layer` makes.
+def layer_scratch(call: dict[str, Any], backward: bool, /) -> int: ...  # bytes
+def layer_run(  # puts a pass on a stream; returns the kernels' id
+    call: dict[str, Any], backward: bool, scratch: int, stream: int, /
+) -> str: ...
+
+# A storage type is "f32", "f64", or of 16 bits "bf16" or "f16".
+def masked_rows(
     storage: str,
-    rows: DeviceArray,  # (T, B, n), (B, T, n) if batch_first
+    rows: DeviceArray,  # (T, B, n), (B, T, n) if batch_first; or (B, n), a single step
     add: DeviceArray | None,
     batch_first: bool,
     p: float,
@@ -51,5 +68,7 @@ def _masked_rows(
     row_id: DeviceArray | None,  # (B,) uint32
     /,
 ) -> DeviceArray: ...
+
+# For tests.
 def _convert(from_: str, to: str, array: DeviceArray, /) -> DeviceArray: ...
 def _have_code(architectures: Sequence[str], major: int, minor: int, /) -> bool: ...

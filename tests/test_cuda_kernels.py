@@ -136,7 +136,7 @@ def masked_rows(
     row_id: np.ndarray | None = None,
 ) -> np.ndarray:
     there = [None if a is None else module.DeviceArray(a) for a in (x, add, row_id)]
-    return module._masked_rows(
+    return module.masked_rows(
         *(storage, there[0], there[1], batch_first, p),
         *(KEY["purpose"], KEY["seed"], KEY["layer"], KEY["direction"], first_step, step, there[2]),
     ).numpy()

@@ -32,11 +32,13 @@ struct TileAt {
   }
 };
 
-// Elements of shared memory that a tile takes. One column more than needed: threads that write a column of k would all
-// meet in the same bank.
+// Elements of shared memory that a tile takes: operands, with one column more than needed, for threads that write a
+// column of k would all meet in the same bank; or afterwards its sums.
 template <int TM, int TN>
 constexpr int tile_shared() {
-  return kTileDepth * (kTileSide * TM + 1) + kTileDepth * (kTileSide * TN + 1);
+  constexpr int operands = kTileDepth * (kTileSide * TM + 1) + kTileDepth * (kTileSide * TN + 1);
+  constexpr int sums = kTileSide * TM * kTileSide * TN;
+  return operands > sums ? operands : sums;
 }
 
 // Brings rows [first, first + count) and k in [k0, k0 + kTileDepth) of an operand to shared memory, [k][i].
@@ -98,6 +100,18 @@ RNNFAST_DEVICE void tile_product(const A& a, const B& b, Index m0, Index M, Inde
         }
     }
   }
+}
+
+// The sums of a tile as rows in shared memory, for threads to share out otherwise.
+template <int TM, int TN, class Acc>
+RNNFAST_DEVICE void spread(const TileSums<TM, TN, Acc>& sums, Acc* shared) {
+  const TileAt<TM, TN> at;
+  RNNFAST_UNROLL
+  for (int i = 0; i < TM; ++i)
+    RNNFAST_UNROLL
+    for (int j = 0; j < TN; ++j)
+      shared[(at.row + i) * (kTileSide * TN) + at.column + j] = sums.at[i][j];
+  __syncthreads();
 }
 
 // An operand that is a plain matrix of lines `stride` apart.

@@ -50,25 +50,32 @@ struct HeldWeights {
   Held4<Store>* far;  // [output][vector - kept][thread]
   int vectors, slices, threads;
 
-  // element(o, k) is the weight of term k in output o.
-  template <class Element>
-  RNNFAST_DEVICE void take(const ResidentLayout& l, Held4<Store>* shared, int slice, Element element) {
+  // Term k of output o is line(o)[k * stride] for k < terms; a null line is of zeros.
+  template <class Line>
+  RNNFAST_DEVICE void take(const ResidentLayout& l, Held4<Store>* shared, int slice, int terms,
+                           Index stride, Line line) {
     far = shared;
     vectors = l.vectors;
     slices = l.slices;
     threads = l.threads();
     RNNFAST_UNROLL
     for (int o = 0; o < outputs; ++o) {
+      const Store* const from = line(o);
+      const int end = from ? terms : 0;
       RNNFAST_UNROLL
       for (int j = 0; j < kept; ++j)
         RNNFAST_UNROLL
-        for (int c = 0; c < 4; ++c)
-          near[o][j][c] =
-              j < vectors ? load(element(o, (j * slices + slice) * 4 + c)) : Acc(0);
+        for (int c = 0; c < 4; ++c) {
+          const int k = (j * slices + slice) * 4 + c;
+          near[o][j][c] = k < end ? load(from[k * stride]) : Acc(0);
+        }
+      RNNFAST_NO_UNROLL
       for (int j = kept; j < vectors; ++j)
-        for (int c = 0; c < 4; ++c)
+        for (int c = 0; c < 4; ++c) {
+          const int k = (j * slices + slice) * 4 + c;
           far[(o * (vectors - kept) + j - kept) * threads + int(threadIdx.x)].at[c] =
-              element(o, (j * slices + slice) * 4 + c);
+              k < end ? from[k * stride] : Store{};
+        }
     }
   }
   // This slice's part of the sums. `operand` is aligned to a vector and has zeros behind its last element.
@@ -86,10 +93,12 @@ struct HeldWeights {
           for (int c = 0; c < 4; ++c) sums[o] = fma(h.at[c], near[o][j][c], sums[o]);
       }
     }
+    RNNFAST_NO_UNROLL
     for (int j0 = kept; j0 < vectors; j0 += kSumBlock / 4) {
       Acc part[outputs];
       RNNFAST_UNROLL
       for (int o = 0; o < outputs; ++o) part[o] = Acc(0);
+      RNNFAST_NO_UNROLL
       for (int j = j0; j < vectors && j < j0 + kSumBlock / 4; ++j) {
         const Vec4<Acc> h = vec[j * slices];
         RNNFAST_UNROLL
@@ -143,10 +152,11 @@ resident_forward(ResidentForward<Store> p) {
   RNNFAST_SHARED(Acc, operands);  // [2][l.operand], of even and odd steps, then weights
   HeldWeights<Store, U * G, kept> R;
   const Store* weights = a.weights[Weight::R];
-  R.take(l, reinterpret_cast<Held4<Store>*>(operands + 2 * l.operand), slice, [&](int o, int k) {
-    const Index unit = Index(group) * U + o / G;
-    return unit < H && k < H ? weights[((o % G) * H + unit) * H + k] : Store{};
-  });
+  R.take(l, reinterpret_cast<Held4<Store>*>(operands + 2 * l.operand), slice, int(H), 1,
+         [&](int o) {
+           const Index unit = Index(group) * U + o / G;
+           return unit < H ? weights + ((o % G) * H + unit) * H : nullptr;
+         });
   for (int i = int(threadIdx.x); i < 2 * l.operand; i += l.threads()) operands[i] = Acc(0);
   __syncthreads();
 
@@ -222,10 +232,11 @@ resident_backward(ResidentBackward<Store> p) {
   RNNFAST_SHARED(Acc, operands);  // [2][l.operand]: dgh with the gates side by side, then weights
   HeldWeights<Store, U, kept> R;
   const Store* weights = a.weights[Weight::R];
-  R.take(l, reinterpret_cast<Held4<Store>*>(operands + 2 * l.operand), slice, [&](int o, int k) {
-    const Index unit = Index(group) * U + o;
-    return unit < H && k < G * H ? weights[k * H + unit] : Store{};
-  });
+  R.take(l, reinterpret_cast<Held4<Store>*>(operands + 2 * l.operand), slice, int(G * H), H,
+         [&](int o) {
+           const Index unit = Index(group) * U + o;
+           return unit < H ? weights + unit : nullptr;
+         });
   for (int i = int(threadIdx.x); i < 2 * l.operand; i += l.threads()) operands[i] = Acc(0);
   __syncthreads();
 

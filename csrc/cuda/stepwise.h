@@ -64,38 +64,37 @@ step_forward(StepForward<Store> p) {
   const Acc* const operand = p.between.operand[t & 1];
   tile_product<TM, TN>(Matrix<Acc, kTogether>{operand, H}, GateRows<Store>{a.weights[Weight::R], H, G},
                        b0, B, n0, G * H, Index(0), H, shared, sums);
-  const TileAt<TM, TN> at;
-  RNNFAST_UNROLL
-  for (int i = 0; i < TM; ++i)
-    RNNFAST_UNROLL
-    for (int j = 0; j < units; ++j) {
-      UnitForward<Cell, Store> unit;
-      unit.b = b0 + at.row + i;
-      unit.u = (n0 + at.column) / G + j;
-      if (unit.b >= B || unit.u >= H) continue;
-      const Index here = unit.b * H + unit.u;
-      for (int s = 0; s < S; ++s) unit.state[s] = p.between.state[s * B * H + here];
-      if (a.steps.used(t, unit.b)) {
-        Acc gx[G], gh[G];
-        const Store* bR = a.weights[Weight::bR];
-        RNNFAST_UNROLL
-        for (int g = 0; g < G; ++g) {
-          gx[g] = p.gx[(unit.b * G + g) * H + unit.u];
-          gh[g] = sums.at[i][j * G + g];
-          if (bR) gh[g] = gh[g] + load(bR[g * H + unit.u]);
-        }
-        unit.run(a, t, gx, gh, operand[here]);
-      } else {
-        unit.hold(a, t);
+  spread(sums, shared);
+  // Neighbouring threads take neighbouring units.
+  constexpr int wide = kTileSide * units;
+  for (int e = int(threadIdx.x); e < kTileSide * TM * wide; e += kTileThreads) {
+    UnitForward<Cell, Store> unit;
+    unit.b = b0 + e / wide;
+    unit.u = n0 / G + e % wide;
+    if (unit.b >= B || unit.u >= H) continue;
+    const Index here = unit.b * H + unit.u;
+    for (int s = 0; s < S; ++s) unit.state[s] = p.between.state[s * B * H + here];
+    if (a.steps.used(t, unit.b)) {
+      Acc gx[G], gh[G];
+      const Store* bR = a.weights[Weight::bR];
+      RNNFAST_UNROLL
+      for (int g = 0; g < G; ++g) {
+        gx[g] = p.gx[(unit.b * G + g) * H + unit.u];
+        gh[g] = shared[e * G + g];
+        if (bR) gh[g] = gh[g] + load(bR[g * H + unit.u]);
       }
-      if (t + 1 == a.dims.T) {
-        unit.finish(a);
-      } else {
-        unit.enter(a, t + 1);
-        for (int s = 0; s < S; ++s) p.between.state[s * B * H + here] = unit.state[s];
-        p.between.operand[(t + 1) & 1][here] = unit.operand(a, t + 1);
-      }
+      unit.run(a, t, gx, gh, operand[here]);
+    } else {
+      unit.hold(a, t);
     }
+    if (t + 1 == a.dims.T) {
+      unit.finish(a);
+    } else {
+      unit.enter(a, t + 1);
+      for (int s = 0; s < S; ++s) p.between.state[s * B * H + here] = unit.state[s];
+      p.between.operand[(t + 1) & 1][here] = unit.operand(a, t + 1);
+    }
+  }
 }
 
 // Between two steps back: `ds` as the step after left it before its product came, which `before` has finished once the
@@ -123,43 +122,41 @@ step_backward(StepBackward<Store> p) {
   tile_product<TM, TN>(Matrix<Acc, kTogether>{p.dgh_after, G * H},
                        Matrix<Store, kApart>{a.weights[Weight::R], H}, b0, B, n0, H, Index(0),
                        p.first ? Index(0) : G * H, shared, sums);
-  const TileAt<TM, TN> at;
-  RNNFAST_UNROLL
-  for (int i = 0; i < TM; ++i)
-    RNNFAST_UNROLL
-    for (int j = 0; j < TN; ++j) {
-      UnitBackward<Cell, Store> unit;
-      unit.b = b0 + at.row + i;
-      unit.u = n0 + at.column + j;
-      if (unit.b >= B || unit.u >= H) continue;
-      const Index here = unit.b * H + unit.u, n = B * H;
-      if (p.first) {
-        unit.start(a);
-      } else {
-        for (int s = 0; s < S; ++s) {
-          unit.ds[s] = p.between[s * n + here];
-          unit.past[s] = p.between[(S + s) * n + here];
-        }
-        unit.used = a.steps.used(t + 1, unit.b);
-        unit.send(a, t + 1, sums.at[i][j]);
-      }
-      if (t < a.extras.burn_in || t < 0) {
-        unit.finish(a);
-        continue;
-      }
-      Acc dgx[G], dgh[G];
-      unit.run(a, t, dgx, dgh);
-      RNNFAST_UNROLL
-      for (int g = 0; g < G; ++g) {
-        const Index to = (unit.b * G + g) * H + unit.u;
-        p.dgh[to] = dgh[g];
-        if (!Cell::one_gate_gradient) p.dgx[to] = dgx[g];
-      }
+  spread(sums, shared);
+  constexpr int wide = kTileSide * TN;
+  for (int e = int(threadIdx.x); e < kTileSide * TM * wide; e += kTileThreads) {
+    UnitBackward<Cell, Store> unit;
+    unit.b = b0 + e / wide;
+    unit.u = n0 + e % wide;
+    if (unit.b >= B || unit.u >= H) continue;
+    const Index here = unit.b * H + unit.u, n = B * H;
+    if (p.first) {
+      unit.start(a);
+    } else {
       for (int s = 0; s < S; ++s) {
-        p.between[s * n + here] = unit.ds[s];
-        p.between[(S + s) * n + here] = unit.past[s];
+        unit.ds[s] = p.between[s * n + here];
+        unit.past[s] = p.between[(S + s) * n + here];
       }
+      unit.used = a.steps.used(t + 1, unit.b);
+      unit.send(a, t + 1, shared[e]);
     }
+    if (t < a.extras.burn_in || t < 0) {
+      unit.finish(a);
+      continue;
+    }
+    Acc dgx[G], dgh[G];
+    unit.run(a, t, dgx, dgh);
+    RNNFAST_UNROLL
+    for (int g = 0; g < G; ++g) {
+      const Index to = (unit.b * G + g) * H + unit.u;
+      p.dgh[to] = dgh[g];
+      if (!Cell::one_gate_gradient) p.dgx[to] = dgx[g];
+    }
+    for (int s = 0; s < S; ++s) {
+      p.between[s * n + here] = unit.ds[s];
+      p.between[(S + s) * n + here] = unit.past[s];
+    }
+  }
 }
 
 }  // namespace rnnfast::cuda

@@ -132,9 +132,7 @@ def forward(cell, x, params, state, out, keep_tape, threads, options=None):
     on_device = (
         prepared.params if prepared else tuple(tuple(map(memory.copy, row)) for row in params)
     )
-    I, H = (
-        (prepared.I, prepared.H) if prepared else (params[0][0].shape[1], params[0][1].shape[1])
-    )
+    I, H = (prepared.I, prepared.H) if prepared else (params[0][0].shape[1], params[0][1].shape[1])
     D = len(on_device)
     indices = x.dtype.kind in "iu"
     flat = options is not None and options.cu_seqlens is not None
@@ -177,9 +175,7 @@ def forward(cell, x, params, state, out, keep_tape, threads, options=None):
     if out is not None:
         out[...] = y
         y = out
-    state_n = tuple(
-        np.stack([last[s].numpy() for last in states]) for s in range(len(spec.states))
-    )
+    state_n = tuple(np.stack([last[s].numpy() for last in states]) for s in range(len(spec.states)))
     tape = None
     if keep_tape:
         tape = Tape(cell, rows, dtype, on_device, kept, options, x_device, y_device)
