@@ -6,19 +6,13 @@
 
 namespace rnnfast {
 
-// The tables that csrc/cpu/kernels.cpp exports, one unit per instruction set and dtype, best first.
-#if defined(__x86_64__)
-#define RNNFAST_FOR_EACH_ISA(X) X(avx512) X(avx2) X(baseline)
-#elif defined(__aarch64__)
-#define RNNFAST_FOR_EACH_ISA(X) X(neon)
-#else
-#define RNNFAST_FOR_EACH_ISA(X) X(baseline)
-#endif
-
-#define RNNFAST_DECLARE(isa)                                       \
+// The tables that csrc/cpu/kernels.cpp exports, one unit per instruction set and dtype. CMakeLists.txt says which
+// were built, best first: RNNFAST_ISAS is X(avx512) X(avx2) X(baseline), or fewer.
+#define X(isa)                                                     \
   extern "C" const KernelTable<float> rnnfast_kernels_##isa##_f32; \
   extern "C" const KernelTable<double> rnnfast_kernels_##isa##_f64;
-RNNFAST_FOR_EACH_ISA(RNNFAST_DECLARE)
+RNNFAST_ISAS
+#undef X
 
 namespace {
 
@@ -41,9 +35,9 @@ struct Entry {
   const KernelTable<double>* f64;
 };
 const Entry entries[] = {
-#define RNNFAST_ENTRY(isa) {#isa, &rnnfast_kernels_##isa##_f32, &rnnfast_kernels_##isa##_f64},
-    RNNFAST_FOR_EACH_ISA(RNNFAST_ENTRY)
-#undef RNNFAST_ENTRY
+#define X(isa) {#isa, &rnnfast_kernels_##isa##_f32, &rnnfast_kernels_##isa##_f64},
+    RNNFAST_ISAS
+#undef X
 };
 
 const Entry* find(const std::string& isa) {
@@ -54,6 +48,11 @@ const Entry* find(const std::string& isa) {
 
 const Entry& choose() {
   const std::vector<std::string> available = available_isas();
+  if (available.empty())
+    throw std::runtime_error(
+        "rnnfast: this build has no kernels that this CPU can run; it was built with RNNFAST_ISAS "
+        "set to those of "
+        "another. Build it anew without that setting.");
   const char* asked = std::getenv("RNNFAST_ISA");
   if (!asked || !*asked) return *find(available.front());
   if (const Entry* entry = find(asked)) return *entry;
