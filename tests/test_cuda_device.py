@@ -22,6 +22,7 @@ from rnnfast.cli import main
         # What is for one alone.
         ("90a-real", [(9, 0)], [(8, 9), (10, 0)]),
         ("90a-virtual", [(9, 0)], [(8, 9), (10, 0)]),
+        ("100a-real", [(10, 0)], [(10, 3)]),
         ("100f-real", [(10, 0), (10, 3)], [(9, 0), (12, 0)]),
         # PTX: everything later.
         ("90-virtual", [(9, 0), (10, 0), (12, 1)], [(8, 9)]),
@@ -95,7 +96,8 @@ def test_why_there_is_no_device(
     assert str(caught.value) == (
         f'rnnfast.LSTM: device="cuda" was asked for, but {why}. Use device="cpu" or "auto".'
     )
-    # The error is over: what comes next does not meet it.
+    # The error is over: what comes next, PyTorch's calls perhaps, does not meet it.
+    assert twin._last_error() == 0
     assert main(["info"]) == 0
     assert f"device cuda   absent: {why}\n" in capsys.readouterr().out
     for name in environment:
@@ -162,6 +164,9 @@ def test_a_second_device(twin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> N
     array = np.arange(5.0)
     there = twin.DeviceArray(array, device=1)
     assert there.device == 1
+    narrow = twin._convert("f32", "f16", twin.DeviceArray(array.astype("f4"), device=1))
+    assert narrow.device == 1
+    np.testing.assert_array_equal(narrow.numpy().view("f2"), array.astype("f2"))
     np.testing.assert_array_equal(there.numpy(), array)
 
 
@@ -193,6 +198,7 @@ def test_a_call_that_fails_is_named(
     text = f"{call}.* failed: an illegal memory access was encountered .cudaErrorIllegalAddress"
     with pytest.raises(DeviceError, match=text):
         twin.DeviceArray(np.zeros(3))
+    assert twin._last_error() == 0
     monkeypatch.delenv("SIMT_FAIL")
     twin.DeviceArray(np.zeros(3))
 

@@ -196,11 +196,18 @@ def test_a_mask_goes_with_its_step_and_row(cuda_module: ModuleType) -> None:
 
 
 def test_more_rows_than_blocks(cuda_module: ModuleType) -> None:
-    x = np.ones((1, 65536 * 8 + 5, 1), np.float32)
+    x = np.ones((1, 4096 * 8 + 5, 1), np.float32)
     rows = x.shape[1]
     masked = masked_rows(cuda_module, "f32", x, 0.5)[0, :, 0]
     expected = factors(0.5, np.arange(1), np.arange(rows), 1, np.float32)[0, :, 0]
     np.testing.assert_array_equal(masked, expected)
+
+
+def test_more_numbers_than_threads(cuda_module: ModuleType) -> None:
+    x = np.arange(4096 * 256 + 5, dtype=np.float32) % 2048
+    np.testing.assert_array_equal(
+        convert(cuda_module, "f32", "f16", x), x.astype(np.float16).view(np.uint16)
+    )
 
 
 def test_bad_arguments_are_refused(cuda_module: ModuleType) -> None:

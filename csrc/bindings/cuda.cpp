@@ -67,6 +67,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("masked_rows", masked_rows_of);
   m.def("_convert", convert_of);
   m.def("_have_code", have_code);
+  m.def("_last_error", [] { return int(cudaGetLastError()); });
 }
 
 }  // namespace rnnfast::cuda

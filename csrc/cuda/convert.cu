@@ -32,7 +32,8 @@ constexpr const char* id(const f16*, const float*) { return "convert.f16.f32"; }
 template <class From, class To>
 void convert(const From* from, To* to, Index n, cudaStream_t stream) {
   if (n == 0) return;
-  const Index blocks = (n + kThreads - 1) / kThreads, most = 65536;
+  // More than any device runs at a time; the loop takes the rest.
+  const Index blocks = (n + kThreads - 1) / kThreads, most = 4096;
   launch(id(from, to), convert_kernel<From, To>, unsigned(blocks < most ? blocks : most), kThreads,
          0, stream, Parameters<From, To>{from, to, n});
 }

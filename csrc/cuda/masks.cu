@@ -54,7 +54,7 @@ void masked_rows(const MaskedRows<Store>& a, cudaStream_t stream) {
   const Index rows = a.T * a.B;
   if (rows == 0 || a.n == 0) return;
   // More blocks than any device runs at a time; the loop over rows takes the rest.
-  const Index blocks = (rows + kRows - 1) / kRows, most = 65536;
+  const Index blocks = (rows + kRows - 1) / kRows, most = 4096;
   launch(id(a), masked_rows_kernel<Store>, unsigned(blocks < most ? blocks : most),
          dim3(kQuads, kRows), 0, stream,
          Parameters<Store>{a, mask_threshold(a.p), kept_factor<AccumulateIn<Store>>(a.p)});

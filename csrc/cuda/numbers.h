@@ -62,7 +62,7 @@ RNNFAST_HD uint16_t narrow_bf16(float x) {
 RNNFAST_HD uint16_t narrow_f16(float x) {
   const uint32_t u = of(x), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
   if (a > 0x7f800000u) return uint16_t(sign | 0x7e00u);
-  if (a >= 0x477ff000u) return uint16_t(sign | 0x7c00u);  // 65520, half way to the next, and above
+  if (a >= 0x47800000u) return uint16_t(sign | 0x7c00u);  // 65536; what rounds to it carries below
   // Normal: the exponent's bias falls from 127 to 15, and a carry out of the mantissa raises it.
   if (a >= 0x38800000u) return uint16_t(sign | round_off(a - (112u << 23), 13));
   if (a <= 0x33000000u) return uint16_t(sign);  // 2^-25, half the smallest denormal, and below

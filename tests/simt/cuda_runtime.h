@@ -20,6 +20,7 @@
   X(ErrorNoDevice, 100, "no CUDA-capable device is detected")                                     \
   X(ErrorInvalidDevice, 101, "invalid device ordinal")                                            \
   X(ErrorNoKernelImageForDevice, 209, "no kernel image is available for execution on the device") \
+  X(ErrorInvalidResourceHandle, 400, "invalid resource handle")                                   \
   X(ErrorIllegalAddress, 700, "an illegal memory access was encountered")                         \
   X(ErrorLaunchFailure, 719, "unspecified launch failure")                                        \
   X(ErrorCooperativeLaunchTooLarge, 720, "too many blocks in cooperative launch")

@@ -311,8 +311,8 @@ class Runner {
   std::vector<unsigned> ready_;
   Block block_;
   Context main_;
-  const void* main_bottom_ = nullptr;
-  size_t main_size_ = 0;
+  [[maybe_unused]] const void* main_bottom_ = nullptr;  // under AddressSanitizer
+  [[maybe_unused]] size_t main_size_ = 0;
   uint64_t random_ = 0;
   unsigned running_ = 0;
   uint64_t quiet_ = 0;  // spins since anything else happened

@@ -163,11 +163,12 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
   return cudaSuccess;
 }
 
-// Streams are only told from each other.
+// A stream is its device's number plus one, and its own number.
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  static uintptr_t next = 0x1000;
+  static uintptr_t next = 0;
   REFUSE(cudaStreamCreateWithFlags);
-  *stream = reinterpret_cast<cudaStream_t>(__atomic_fetch_add(&next, 0x1000, __ATOMIC_RELAXED));
+  const uintptr_t number = __atomic_add_fetch(&next, 1, __ATOMIC_RELAXED);
+  *stream = reinterpret_cast<cudaStream_t>(uintptr_t(current + 1) << 32 | number);
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
@@ -229,6 +230,9 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
 cudaError_t simt::launch(const cudaLaunchConfig_t& config, const void* kernel,
                          void (*body)(const void*), const void* arguments) {
   REFUSE(cudaLaunchKernelEx);
+  // As CUDA, which starts kernels on the current device alone.
+  const uintptr_t of = reinterpret_cast<uintptr_t>(config.stream) >> 32;
+  if (of && int(of) - 1 != current) return note(cudaErrorInvalidResourceHandle);
   const dim3 g = config.gridDim, b = config.blockDim;
   const uint64_t threads = uint64_t(b.x) * b.y * b.z;
   if (!g.x || !g.y || !g.z || g.x > 0x7fffffffu || g.y > 65535 || g.z > 65535 || !threads ||
