@@ -57,8 +57,8 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("release_memory", release_memory);
   py::class_<Stream>(m, "Stream")
       .def(py::init<int>(), py::arg("device") = 0)
-      .def_property_readonly(
-          "pointer", [](const Stream& s) { return reinterpret_cast<uintptr_t>(s.get()); })
+      .def_property_readonly("pointer",
+                             [](const Stream& s) { return reinterpret_cast<uintptr_t>(s.get()); })
       .def("synchronize", &Stream::synchronize, py::call_guard<py::gil_scoped_release>());
   m.attr("DeviceArray") = make_device_array_type(m);
   m.def("empty", empty_array);

@@ -83,10 +83,12 @@ struct States {
 States states_of(CellId cell) {
   switch (cell) {
 #define RNNFAST_STATES(id, Type) \
-  case CellId::id: return {Type::S, Type::P};
+  case CellId::id:               \
+    return {Type::S, Type::P};
     RNNFAST_FOR_EACH_CELL(RNNFAST_STATES)
 #undef RNNFAST_STATES
-    default: return {0, 0};
+    default:
+      return {0, 0};
   }
 }
 
@@ -112,12 +114,9 @@ Extras<Acc> extras_of(const Call& call, const Steps& steps, const States& states
   Extras<Acc> e{};
   const auto t0 = call.get<uint32_t>("t0");
   // Masks count in the sequence's own time.
-  e.random = {call.get<uint64_t>("seed"),
-              call.get<uint32_t>("layer"),
-              uint32_t(steps.reverse),
-              steps.reverse ? t0 + uint32_t(steps.T) - 1 : t0,
-              steps.reverse ? uint32_t(-1) : 1,
-              call.pointer<const uint32_t>("row_ids")};
+  e.random = {call.get<uint64_t>("seed"),       call.get<uint32_t>("layer"),
+              uint32_t(steps.reverse),          steps.reverse ? t0 + uint32_t(steps.T) - 1 : t0,
+              steps.reverse ? uint32_t(-1) : 1, call.pointer<const uint32_t>("row_ids")};
   const auto dropout = call.get<double>("recurrent_dropout");
   e.drops = dropout > 0;
   e.drops_per_step = call.get<bool>("per_step");
@@ -246,10 +245,9 @@ size_t layer_scratch(const py::dict& dict, bool backward) {
   return with_storage(call, [&](auto store) {
     using Store = decltype(store);
     const auto& kernels = layer_kernels<Store>(cell);
-    return backward ? kernels.backward_scratch(backward_args<Store>(call, cell), limits,
-                                               family_of(call))
-                    : kernels.forward_scratch(forward_args<Store>(call, cell), limits,
-                                              family_of(call));
+    return backward
+               ? kernels.backward_scratch(backward_args<Store>(call, cell), limits, family_of(call))
+               : kernels.forward_scratch(forward_args<Store>(call, cell), limits, family_of(call));
   });
 }
 

@@ -16,8 +16,10 @@ struct Steps {
   Index T, B;
   bool reverse, hold;
   const Index* lengths;  // (B,); null: T
-  const Index* start;    // (B,) first row of each sequence where the arrays are flat; null: they are (T, B, ...)
-  const uint8_t* mask;   // (T, B) or flat, C-contiguous, true where the step is used; null: everywhere
+  const Index*
+      start;  // (B,) first row of each sequence where the arrays are flat; null: they are (T, B, ...)
+  const uint8_t*
+      mask;  // (T, B) or flat, C-contiguous, true where the step is used; null: everywhere
   const uint8_t* reset;  // the same, the border between steps t-1 and t; null: nowhere
 
   RNNFAST_HD bool some() const { return lengths || mask || reset; }
@@ -70,19 +72,21 @@ struct Extras {
 // What forward keeps for backward, by place. Cell states are kept as they are computed, not as they are stored.
 template <class Store>
 struct Tape {
-  Store* cell;                       // (places, K, H); null: nothing is kept
-  AccumulateIn<Store>* c;            // (places, H) the second state after each step; null where the cell has one state
-  Store* entered;                    // (places, H) h that entered each step; null where it is y of the step before
-  AccumulateIn<Store>* entered_c;    // (places, H); null where it is c of the step before
-  AccumulateIn<Store>* operand;      // (places, H) what R multiplied, with recurrent dropout; null: the same as `entered`
+  Store* cell;  // (places, K, H); null: nothing is kept
+  AccumulateIn<Store>*
+      c;  // (places, H) the second state after each step; null where the cell has one state
+  Store* entered;  // (places, H) h that entered each step; null where it is y of the step before
+  AccumulateIn<Store>* entered_c;  // (places, H); null where it is c of the step before
+  AccumulateIn<Store>*
+      operand;  // (places, H) what R multiplied, with recurrent dropout; null: the same as `entered`
 };
 
 template <class Store>
 struct ForwardArgs {
   using Acc = AccumulateIn<Store>;
   Dims dims;
-  Sequence<const Store> x;         // base null: index input
-  Sequence<const Index> index;     // (T, B, 1)
+  Sequence<const Store> x;      // base null: index input
+  Sequence<const Index> index;  // (T, B, 1)
   Weights<Store> weights;
   const Store* state0[kMaxStates];  // (B, H) each; null: zero
   Sequence<Store> y;
@@ -103,16 +107,17 @@ struct BackwardArgs {
   const Store* state0[kMaxStates];
   Sequence<const Store> y;
   Tape<Store> tape;
-  Sequence<const Store> dy;                // base null: zero
-  const Store* dstate_n[kMaxStates];       // null: zero
-  Sequence<const Store> dstates[kMaxStates], dgates;  // into every state and the activated gates; base null: zero
+  Sequence<const Store> dy;           // base null: zero
+  const Store* dstate_n[kMaxStates];  // null: zero
+  Sequence<const Store> dstates[kMaxStates],
+      dgates;  // into every state and the activated gates; base null: zero
   Steps steps;
   Extras<Acc> extras;
-  Sequence<Store> dx;                      // base null: not wanted
-  bool add_to_dx;                          // the second direction adds to what the first one wrote
-  Store* dstate0[kMaxStates];              // (B, H) each
+  Sequence<Store> dx;          // base null: not wanted
+  bool add_to_dx;              // the second direction adds to what the first one wrote
+  Store* dstate0[kMaxStates];  // (B, H) each
   Replacement<Acc> dreplacement[kMaxStates];  // added to
-  Store* dweights[kWeights];               // shapes of the weights; biases may be null
+  Store* dweights[kWeights];                  // shapes of the weights; biases may be null
 };
 
 }  // namespace rnnfast::cuda

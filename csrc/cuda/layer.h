@@ -25,8 +25,7 @@ struct ResidentChoice {
 // multiprocessor: 128 fused multiply-adds, or 128 bytes of shared memory, in each. Not measured yet on a GPU.
 // It looks at nothing that depends on the batch: the order of sums follows from it.
 template <class Store>
-ResidentChoice resident_choice(Index H, Index terms, int units, int outputs,
-                               const Limits& limits) {
+ResidentChoice resident_choice(Index H, Index terms, int units, int outputs, const Limits& limits) {
   using Acc = AccumulateIn<Store>;
   ResidentChoice best{{}, 0};
   double least = 0;
@@ -82,8 +81,7 @@ struct Layer {
     Index chunk;
     Acc *gx, *state, *operand[2];
     const Store** rows;
-    ForwardScratch(Carver& carver, const ForwardArgs<Store>& a, bool resident,
-                   const Limits& limits)
+    ForwardScratch(Carver& carver, const ForwardArgs<Store>& a, bool resident, const Limits& limits)
         : chunk(chunk_steps(a.dims, G, sizeof(Acc), limits)), operand{nullptr, nullptr} {
       const Dims& d = a.dims;
       gx = carver.take<Acc>(chunk * d.B * G * d.H);
@@ -164,7 +162,8 @@ struct Layer {
     static Index tiles(Index M, Index N) { return ((M + 63) / 64) * ((N + 63) / 64); }
   };
 
-  static size_t backward_scratch(const BackwardArgs<Store>& a, const Limits& limits, Family family) {
+  static size_t backward_scratch(const BackwardArgs<Store>& a, const Limits& limits,
+                                 Family family) {
     Carver measure{nullptr};
     BackwardScratch(measure, a, resident(backward_choice(a.dims, limits), family), limits);
     return measure.used;

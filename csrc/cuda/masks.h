@@ -20,7 +20,7 @@ RNNFAST_HD uint32_t multiply_high(uint32_t a, uint32_t b) {
 RNNFAST_HD Words philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
   RNNFAST_NO_UNROLL  // ten times the code in every kernel that may draw
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+      for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
     const uint32_t low0 = 0xD2511F53u * c0, high0 = multiply_high(0xD2511F53u, c0);
     const uint32_t low1 = 0xCD9E8D57u * c2, high1 = multiply_high(0xCD9E8D57u, c2);
     c0 = high1 ^ c1 ^ k0;

@@ -10,8 +10,10 @@
 
 namespace rnnfast::cuda {
 
-constexpr int kTileThreads = 256, kTileSide = 16;  // a thread for each pair of a row group and a column group
-constexpr int kTileDepth = 16, kSumBlock = 64;     // k per pass over shared memory; terms of one chain of sums
+constexpr int kTileThreads = 256,
+              kTileSide = 16;  // a thread for each pair of a row group and a column group
+constexpr int kTileDepth = 16,
+              kSumBlock = 64;  // k per pass over shared memory; terms of one chain of sums
 
 // Operands. Where k lies together (x, h and W in x W^T), line(i) points to the k of row i; where it does not (both in
 // dgx^T x, W in dgx W), line(k) points to the rows i at that k. A null line is one of zeros.
@@ -43,7 +45,8 @@ constexpr int tile_shared() {
 
 // Brings rows [first, first + count) and k in [k0, k0 + kTileDepth) of an operand to shared memory, [k][i].
 template <int count, class Acc, class Operand>
-RNNFAST_DEVICE void bring(const Operand& from, Index first, Index limit, Index k0, Index K, Acc* to) {
+RNNFAST_DEVICE void bring(const Operand& from, Index first, Index limit, Index k0, Index K,
+                          Acc* to) {
   for (int e = int(threadIdx.x); e < count * kTileDepth; e += kTileThreads) {
     // Neighbouring threads read neighbouring elements.
     const int i = Operand::k_together ? e / kTileDepth : e % count;
@@ -65,8 +68,9 @@ RNNFAST_DEVICE void bring(const Operand& from, Index first, Index limit, Index k
 // The sums over k in [k_begin, k_end) of a tile whose first row and column are m0 and n0; every thread of the block calls
 // it, and may use `shared` again afterwards.
 template <int TM, int TN, class Acc, class A, class B>
-RNNFAST_DEVICE void tile_product(const A& a, const B& b, Index m0, Index M, Index n0, Index N, Index k_begin,
-                                 Index k_end, Acc* shared, TileSums<TM, TN, Acc>& sums) {
+RNNFAST_DEVICE void tile_product(const A& a, const B& b, Index m0, Index M, Index n0, Index N,
+                                 Index k_begin, Index k_end, Acc* shared,
+                                 TileSums<TM, TN, Acc>& sums) {
   constexpr int BM = kTileSide * TM, BN = kTileSide * TN;
   Acc *as = shared, *bs = shared + kTileDepth * (BM + 1);
   const TileAt<TM, TN> at;
@@ -85,19 +89,17 @@ RNNFAST_DEVICE void tile_product(const A& a, const B& b, Index m0, Index M, Inde
       RNNFAST_UNROLL
       for (int j = 0; j < TN; ++j) w[j] = bs[k * (BN + 1) + at.column + j];
       RNNFAST_UNROLL
-      for (int i = 0; i < TM; ++i)
-        RNNFAST_UNROLL
-        for (int j = 0; j < TN; ++j) part[i][j] = fma(x[i], w[j], part[i][j]);
+      for (int i = 0; i < TM; ++i) RNNFAST_UNROLL
+      for (int j = 0; j < TN; ++j) part[i][j] = fma(x[i], w[j], part[i][j]);
     }
     __syncthreads();
     if ((k0 + kTileDepth - k_begin) % kSumBlock == 0 || k0 + kTileDepth >= k_end) {
       RNNFAST_UNROLL
-      for (int i = 0; i < TM; ++i)
-        RNNFAST_UNROLL
-        for (int j = 0; j < TN; ++j) {
-          sums.at[i][j] = sums.at[i][j] + part[i][j];
-          part[i][j] = Acc(0);
-        }
+      for (int i = 0; i < TM; ++i) RNNFAST_UNROLL
+      for (int j = 0; j < TN; ++j) {
+        sums.at[i][j] = sums.at[i][j] + part[i][j];
+        part[i][j] = Acc(0);
+      }
     }
   }
 }
@@ -107,10 +109,9 @@ template <int TM, int TN, class Acc>
 RNNFAST_DEVICE void spread(const TileSums<TM, TN, Acc>& sums, Acc* shared) {
   const TileAt<TM, TN> at;
   RNNFAST_UNROLL
-  for (int i = 0; i < TM; ++i)
-    RNNFAST_UNROLL
-    for (int j = 0; j < TN; ++j)
-      shared[(at.row + i) * (kTileSide * TN) + at.column + j] = sums.at[i][j];
+  for (int i = 0; i < TM; ++i) RNNFAST_UNROLL
+  for (int j = 0; j < TN; ++j)
+    shared[(at.row + i) * (kTileSide * TN) + at.column + j] = sums.at[i][j];
   __syncthreads();
 }
 
@@ -142,17 +143,16 @@ product_kernel(A a, B b, Index M, Index N, Index K, Index segment, Out out) {
   tile_product<TM, TN>(a, b, m0, M, n0, N, k0, k1, shared, sums);
   const TileAt<TM, TN> at;
   RNNFAST_UNROLL
-  for (int i = 0; i < TM; ++i)
-    RNNFAST_UNROLL
-    for (int j = 0; j < TN; ++j) {
-      const Index m = m0 + at.row + i, n = n0 + at.column + j;
-      if (m < M && n < N) out(m, n, Index(blockIdx.z), sums.at[i][j]);
-    }
+  for (int i = 0; i < TM; ++i) RNNFAST_UNROLL
+  for (int j = 0; j < TN; ++j) {
+    const Index m = m0 + at.row + i, n = n0 + at.column + j;
+    if (m < M && n < N) out(m, n, Index(blockIdx.z), sums.at[i][j]);
+  }
 }
 
 template <int TM, int TN, class Acc, class A, class B, class Out>
-void launch_product(const char* id, const A& a, const B& b, Index M, Index N, Index K, Index segment,
-                    const Out& out, cudaStream_t stream) {
+void launch_product(const char* id, const A& a, const B& b, Index M, Index N, Index K,
+                    Index segment, const Out& out, cudaStream_t stream) {
   if (M == 0 || N == 0) return;
   const dim3 grid(unsigned((M + kTileSide * TM - 1) / (kTileSide * TM)),
                   unsigned((N + kTileSide * TN - 1) / (kTileSide * TN)),

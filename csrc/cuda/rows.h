@@ -16,7 +16,8 @@ inline dim3 row_grid(Index n) {
 // f(i) for all i in [0, n), by all threads of a grid.
 template <class F>
 RNNFAST_DEVICE void each_of(Index n, F f) {
-  for (Index i = Index(blockIdx.x) * kRowThreads + threadIdx.x; i < n; i += Index(gridDim.x) * kRowThreads)
+  for (Index i = Index(blockIdx.x) * kRowThreads + threadIdx.x; i < n;
+       i += Index(gridDim.x) * kRowThreads)
     f(i);
 }
 

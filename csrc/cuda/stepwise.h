@@ -17,8 +17,8 @@ template <class Store>
 struct StepForward {
   ForwardArgs<Store> scan;
   StepState<AccumulateIn<Store>> between;
-  Index t;                          // the step that runs
-  const AccumulateIn<Store>* gx;    // (B, G*H) of this step, with bW in it
+  Index t;                        // the step that runs
+  const AccumulateIn<Store>* gx;  // (B, G*H) of this step, with bW in it
 };
 
 // Columns of the product in a thread's own order: unit by unit, so that all gates of a unit meet in one thread.
@@ -36,7 +36,8 @@ template <class Cell, class Store>
 RNNFAST_GLOBAL(256, 1)
 step_start(StepForward<Store> p) {
   const Index H = p.scan.dims.H, n = p.scan.dims.B * H;
-  for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += Index(gridDim.x) * blockDim.x) {
+  for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < n;
+       i += Index(gridDim.x) * blockDim.x) {
     UnitForward<Cell, Store> unit;
     unit.b = i / H;
     unit.u = i % H;
@@ -62,8 +63,9 @@ step_forward(StepForward<Store> p) {
   const Index b0 = Index(blockIdx.x) * (kTileSide * TM), n0 = Index(blockIdx.y) * (kTileSide * TN);
   TileSums<TM, TN, Acc> sums;
   const Acc* const operand = p.between.operand[t & 1];
-  tile_product<TM, TN>(Matrix<Acc, kTogether>{operand, H}, GateRows<Store>{a.weights[Weight::R], H, G},
-                       b0, B, n0, G * H, Index(0), H, shared, sums);
+  tile_product<TM, TN>(Matrix<Acc, kTogether>{operand, H},
+                       GateRows<Store>{a.weights[Weight::R], H, G}, b0, B, n0, G * H, Index(0), H,
+                       shared, sums);
   spread(sums, shared);
   // Neighbouring threads take neighbouring units.
   constexpr int wide = kTileSide * units;
@@ -103,10 +105,10 @@ template <class Store>
 struct StepBackward {
   BackwardArgs<Store> scan;
   AccumulateIn<Store>* between;  // (2 * S, B, H): ds, then past
-  Index t;                       // the step that runs; burn_in - 1 (or -1): only what is left of the step after
-  bool first;                    // there is no step after
-  AccumulateIn<Store>*dgx, *dgh;          // (B, G*H) of this step
-  const AccumulateIn<Store>* dgh_after;   // of the step after
+  Index t;     // the step that runs; burn_in - 1 (or -1): only what is left of the step after
+  bool first;  // there is no step after
+  AccumulateIn<Store>*dgx, *dgh;         // (B, G*H) of this step
+  const AccumulateIn<Store>* dgh_after;  // of the step after
 };
 
 template <class Cell, class Store, int TM, int TN>

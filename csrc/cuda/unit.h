@@ -16,8 +16,8 @@ RNNFAST_HD Acc dropout_factor(const Extras<Acc>& e, Index t, Index b, Index u, I
 template <class Acc>
 RNNFAST_HD Acc zoneout_share(const Extras<Acc>& e, int s, Index t, Index b, Index u, Index H) {
   if (!e.zoneout_draws) return e.zoneout[s];
-  const uint32_t word = mask_word(e.random, Purpose::zoneout, s, e.random.row_of(b),
-                                  e.random.step_of(t), u, H);
+  const uint32_t word =
+      mask_word(e.random, Purpose::zoneout, s, e.random.row_of(b), e.random.step_of(t), u, H);
   return word >= e.zoneout_threshold[s] ? Acc(0) : Acc(1);
 }
 
@@ -90,8 +90,8 @@ struct UnitBackward {
   using Acc = AccumulateIn<Store>;
   static constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
   Index b, u;
-  Acc ds[S] = {};     // of the states that the step left; after send(), of those that entered it
-  Acc past[S] = {};   // between the two: what goes past the cell
+  Acc ds[S] = {};    // of the states that the step left; after send(), of those that entered it
+  Acc past[S] = {};  // between the two: what goes past the cell
   bool used = false;
 
   RNNFAST_HD void start(const BackwardArgs<Store>& a) {

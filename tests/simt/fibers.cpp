@@ -149,12 +149,42 @@ class Stacks {
   Stacks(const Stacks&) = delete;
   Stacks& operator=(const Stacks&) = delete;
   ~Stacks() { munmap(base_, n_ * (page_ + kStack)); }
+  unsigned count() const { return n_; }
   char* at(unsigned i) const { return base_ + i * (page_ + kStack) + page_; }
 
  private:
   unsigned n_;
   size_t page_;
   char* base_;
+};
+
+// Stacks stay for the next launch: making and touching them takes far longer than most kernels here.
+class KeptStacks {
+ public:
+  static std::unique_ptr<Stacks> take(unsigned n) {
+    {
+      const std::lock_guard<std::mutex> guard(lock());
+      for (auto& kept : all())
+        if (kept && kept->count() >= n) return std::move(kept);
+    }
+    return std::make_unique<Stacks>(n);
+  }
+  // In the place of the smallest, which goes.
+  static void give(std::unique_ptr<Stacks> stacks) {
+    const std::lock_guard<std::mutex> guard(lock());
+    for (auto& kept : all())
+      if (stacks && (!kept || kept->count() < stacks->count())) std::swap(kept, stacks);
+  }
+
+ private:
+  static std::mutex& lock() {
+    static std::mutex mutex;
+    return mutex;
+  }
+  static std::vector<std::unique_ptr<Stacks>>& all() {
+    static std::vector<std::unique_ptr<Stacks>> stacks(4);
+    return stacks;
+  }
 };
 
 uint64_t mix(uint64_t x) {
@@ -181,13 +211,15 @@ class Runner {
   explicit Runner(Grid& grid)
       : grid_(grid),
         n_(grid.block_dim.x * grid.block_dim.y * grid.block_dim.z),
-        stacks_(n_),
+        stacks_(KeptStacks::take(n_)),
         threads_(n_),
         warps_((n_ + kWarp - 1) / kWarp),
         fibers_(n_) {
     gridDim = grid.dim;
     blockDim = grid.block_dim;
   }
+
+  ~Runner() { KeptStacks::give(std::move(stacks_)); }
 
   void run(uint3 index) {
     set_up(block_, grid_, index, threads_.data(), warps_.data());
@@ -200,9 +232,9 @@ class Runner {
       threads_[i].context = &fibers_[i];
 #if defined(SIMT_ADDRESS)
       // The last fiber here never returned from its first function.
-      __asan_unpoison_memory_region(stacks_.at(i) + kStack - 4096, 4096);
+      __asan_unpoison_memory_region(stacks_->at(i) + kStack - 4096, 4096);
 #endif
-      prepare(fibers_[i].context, stacks_.at(i), entry);
+      prepare(fibers_[i].context, stacks_->at(i), entry);
       ready_.push_back(i);
     }
     running_ = n_;
@@ -288,7 +320,7 @@ class Runner {
     here = &threads_[id];
 #if defined(SIMT_ADDRESS)
     void* fake;
-    __sanitizer_start_switch_fiber(&fake, stacks_.at(id), kStack);
+    __sanitizer_start_switch_fiber(&fake, stacks_->at(id), kStack);
 #endif
     go(main_, fibers_[id].context);
 #if defined(SIMT_ADDRESS)
@@ -304,7 +336,7 @@ class Runner {
 
   Grid& grid_;
   unsigned n_;
-  Stacks stacks_;
+  std::unique_ptr<Stacks> stacks_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   std::vector<Fiber> fibers_;
