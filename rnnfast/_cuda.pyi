@@ -45,8 +45,8 @@ class Stream:
 
 def empty(shape: Sequence[int], dtype: np.dtype, stream: Stream, /) -> DeviceArray: ...
 
-# One layer in one direction, on arrays that lie on a device: a dict of pointers, strides and options, which
-# `rnnfast.cuda._layer` makes.
+# One layer in one direction, on arrays that lie on a device: a dict of pointers, strides and
+# options, which `rnnfast.cuda._layer` makes.
 def layer_scratch(call: dict[str, Any], backward: bool, /) -> int: ...  # bytes
 def layer_run(  # puts a pass on a stream; returns the kernels' id
     call: dict[str, Any], backward: bool, scratch: int, stream: int, /

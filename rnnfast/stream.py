@@ -68,8 +68,8 @@ class Stream:
         engine = _backend.resolve(layer.device, _WHO)
         if not hasattr(engine, "Stream"):
             raise DeviceError(
-                f'{_WHO}: the layer has device="cuda", and a stream runs on the CPU: a step is done '
-                'there before a GPU has begun. Make the layer with device="auto" or "cpu".'
+                f'{_WHO}: the layer has device="cuda", and a stream runs on the CPU: a step is '
+                'done there before a GPU has begun. Make the layer with device="auto" or "cpu".'
             )
         return engine.Stream.__new__(_kind(cls._public or cls, engine))  # type: ignore[arg-type]
 

@@ -73,8 +73,8 @@ def test_combinations(family, seed):
     compare(family, features, seed, cell, np.float32, **sizes)
 
 
-# No steps, no rows; a unit, a warp of units and one more; rows and units beyond a tile of the products; sums of
-# more than one block of 64; more places than a segment of the weight gradients.
+# No steps, no rows; a unit, a warp of units and one more; rows and units beyond a tile of the
+# products; sums of more than one block of 64; more places than a segment of the weight gradients.
 SHAPES = [
     (0, 3, 4, 5),
     (2, 0, 4, 5),

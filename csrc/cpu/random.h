@@ -9,7 +9,9 @@
 namespace rnnfast {
 namespace {
 
+// Bits of a note: unsigned, for the last one of a lane is the sign of a signed type.
 constexpr int kNoteVectors = sizeof(Real) * 8;
+typedef BitsOf<Real>::unsigned_type NoteBits __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
 constexpr int kWideLanes = RNNFAST_VECTOR_BYTES / 8;
 typedef uint64_t Wide __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
 
@@ -80,19 +82,19 @@ class MaskSource {
   RNNFAST_INLINE void note(const Real* row, Index vectors, Real* to) const {
     const Raw drop = raw_set(dropped_);
     for (Index first = 0; first < vectors; first += kNoteVectors, to += kLanes) {
-      RawBits note{}, bit = one();
+      NoteBits note{}, bit = one();
       for (Index v = first; v < vectors && v < first + kNoteVectors; ++v, bit += bit)
-        note |= bit & (RawBits)(raw_load(row + v * kLanes) != drop);
+        note |= bit & (NoteBits)(raw_load(row + v * kLanes) != drop);
       memcpy(to, &note, sizeof(note));
     }
   }
   RNNFAST_INLINE void row_of_note(const Real* from, Index vectors, Real* row) const {
     const Raw keep = raw_set(kept_), drop = raw_set(dropped_);
     for (Index first = 0; first < vectors; first += kNoteVectors, from += kLanes) {
-      RawBits note, bit = one();
+      NoteBits note, bit = one();
       memcpy(&note, from, sizeof(note));
       for (Index v = first; v < vectors && v < first + kNoteVectors; ++v, bit += bit)
-        raw_store(row + v * kLanes, (note & bit) != RawBits{} ? keep : drop);
+        raw_store(row + v * kLanes, (note & bit) != NoteBits{} ? keep : drop);
     }
   }
 
@@ -103,7 +105,7 @@ class MaskSource {
   uint64_t threshold_;  // a word below it drops
   Real kept_, dropped_;
 
-  static RNNFAST_INLINE RawBits one() { return 1 - RawBits{}; }
+  static RNNFAST_INLINE NoteBits one() { return 1 - NoteBits{}; }
 
   template <int N>
   RNNFAST_INLINE void words(Index q, Index Q, uint32_t row, uint32_t step, Index n,

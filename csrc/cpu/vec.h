@@ -25,16 +25,18 @@ using Real = RNNFAST_REAL;
 constexpr int kLanes = RNNFAST_VECTOR_BYTES / int(sizeof(Real));
 
 template <class R>
-struct SignedOf;
+struct BitsOf;
 template <>
-struct SignedOf<float> {
+struct BitsOf<float> {
   using type = int32_t;
+  using unsigned_type = uint32_t;
 };
 template <>
-struct SignedOf<double> {
+struct BitsOf<double> {
   using type = int64_t;
+  using unsigned_type = uint64_t;
 };
-using Bits = SignedOf<Real>::type;
+using Bits = BitsOf<Real>::type;
 
 typedef Real Raw __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
 typedef Bits RawBits __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));

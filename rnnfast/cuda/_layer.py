@@ -22,16 +22,16 @@ class Memory(Protocol):
     """Makes arrays on one device, in order with one of its streams."""
 
     def empty(self, shape: tuple[int, ...], wide: bool = False) -> Array:
-        """Room for an array of the stored type, or of the type it is computed in (`wide`)."""
+        """Make room for an array of the stored type, or of the one it is computed in (`wide`)."""
 
     def zeros(self, shape: tuple[int, ...], wide: bool = False) -> Array:
-        """The same, filled with zeros."""
+        """Make the same, filled with zeros."""
 
     def scratch(self, size: int) -> Array:
-        """Room for so many bytes, until the next call of this."""
+        """Make room for so many bytes, until the next call of this."""
 
     def pointer(self, array: Array) -> int:
-        """Where an array lies."""
+        """Return where an array lies."""
 
 
 class Device(NamedTuple):
@@ -54,7 +54,7 @@ class Rows(NamedTuple):
     flat: bool = False
 
     def address(self, pointer: int, n: int) -> Address:
-        """Where a C-contiguous sequence of n features lies."""
+        """Return where a C-contiguous sequence of n features lies."""
         return (pointer, n if self.flat else self.B * n, n)
 
 
@@ -77,7 +77,7 @@ class Options:
         return any(a is not None for a in (self.lengths, self.mask, self.reset))
 
     def call(self, memory: Memory) -> dict[str, Any]:
-        """Entries of a call."""
+        """Return the entries of a call."""
         entries = dict(self.numbers)
         for name in ("lengths", "start", "mask", "reset", "row_ids"):
             array = getattr(self, name)

@@ -97,11 +97,14 @@ def prepare(cell: str, params) -> Prepared:
 class Tape:
     """What one forward call keeps, on the device."""
 
-    def __init__(self, cell: str, rows: _layer.Rows, dtype, params, kept, options, x, y) -> None:
+    def __init__(
+        self, cell: str, rows: _layer.Rows, dtype, params, kept, options, y, indices
+    ) -> None:
         self.cell, self.dtype, self.D = cell, dtype, len(params)
         self.T, self.B, self.I, self.H = rows.T, rows.B, rows.I, rows.H
         self.rows, self.params, self.kept, self.options = rows, params, kept, options
-        self.x, self.y = x, y
+        self.y = y  # on the device
+        self.indices: np.ndarray | None = indices  # None: x is dense
 
     def _lead(self) -> tuple[int, ...]:
         return (self.rows.places,) if self.rows.flat else (self.T, self.B)
@@ -178,8 +181,8 @@ def forward(cell, x, params, state, out, keep_tape, threads, options=None):
     state_n = tuple(np.stack([last[s].numpy() for last in states]) for s in range(len(spec.states)))
     tape = None
     if keep_tape:
-        tape = Tape(cell, rows, dtype, on_device, kept, options, x_device, y_device)
-        tape.indices = x.copy() if indices else None
+        copied = x.copy() if indices else None
+        tape = Tape(cell, rows, dtype, on_device, kept, options, y_device, copied)
     _thread.kernel = kernel
     return y, state_n, tape
 
@@ -259,20 +262,18 @@ def _parameters(tape: Tape, written: dict[str, Any], options: ScanOptions | None
     values = {name: array.numpy() for name, array in written.items()}
     dW = values["dW"]
     if tape.indices is not None:
-        distinct = np.unique(tape.indices[_used(tape, options)])
+        distinct = np.unique(tape.indices[_used(tape.indices, options)])
         dW = (distinct, np.ascontiguousarray(dW[:, distinct].T))
     return dW, values["dR"], values.get("dbW"), values.get("dbR")
 
 
-def _used(tape: Tape, options: ScanOptions | None) -> np.ndarray:
+def _used(indices: np.ndarray, options: ScanOptions | None) -> np.ndarray:
     """Return where a step is used: of the shape of the indices."""
-    used = np.ones(tape.indices.shape, bool)
-    if options is None:
-        return used
-    if options.mask is not None:
-        used &= options.mask
-    if options.lengths is not None:
-        used &= np.arange(tape.T)[:, None] < options.lengths
+    used: np.ndarray = np.ones(indices.shape, np.bool_)
+    if options is not None and options.mask is not None:
+        used = used & options.mask
+    if options is not None and options.lengths is not None:
+        used = used & (np.arange(len(indices))[:, None] < options.lengths)
     return used
 
 
