@@ -13,7 +13,7 @@ import rnnfast
 from rnnfast import _backend
 from rnnfast.cli import check as check_module
 from rnnfast.cli import main
-from rnnfast.cli.yardstick import excess
+from rnnfast.reference.yardstick import excess
 
 EXTRAS = ("typer", "tqdm", "matplotlib", "safetensors", "rich")
 
