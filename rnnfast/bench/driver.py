@@ -105,6 +105,9 @@ class Driver:
             raise ArgumentError(f"rnnfast bench: no Python was given for {OURS.name} itself.")
         self._processes: dict[tuple[str, int], Process | WorkerError] = {}
         self._peaks: dict[int, machine.Peaks] = {}
+        # Lines of the file that belong before the next row, and peers that it has already.
+        self._news: list[dict[str, Any]] = []
+        self._told: list[dict[str, Any]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="rnnfast-bench-")
         self._random = random.Random(0)
 
@@ -138,16 +141,14 @@ class Driver:
                 "absent": dict.fromkeys(absent, "no environment was given"),
             },
         )
-        known: set[int] = set()
         wrong = done = 0
         began = time.monotonic()
         for _, group in itertools.groupby(rows, key=lambda row: row.problem):
             for entry in self._problem(list(group)):
                 done += 1
-                if entry["threads"] in self._peaks and entry["threads"] not in known:
-                    known.add(entry["threads"])
-                    peaks = self._peaks[entry["threads"]]
-                    results.append(out, {"kind": "peaks", **peaks.fields()})
+                for news in self._news:
+                    results.append(out, news)
+                self._news.clear()
                 wrong += OURS.name in entry["wrong"]
                 results.append(out, entry)
                 self._say(f"{done}/{len(rows)}  {time.monotonic() - began:5.0f} s  {_said(entry)}")
@@ -186,6 +187,7 @@ class Driver:
         peaks = self._peaks.get(row.threads)
         if peaks is None:
             peaks = self._peaks[row.threads] = machine.measure_peaks(row.threads)
+            self._news.append({"kind": "peaks", **peaks.fields()})
         least = limit(row, peaks, problem.used)
         entry |= {
             "flops": flops(row, problem.used),
@@ -218,6 +220,10 @@ class Driver:
         if process is None:
             try:
                 process = Process(peer, self._pythons[peer.name], threads, cores)
+                news = {"kind": "peer", "name": peer.name, "versions": process.versions}
+                if news not in self._told:
+                    self._told.append(news)
+                    self._news.append(news)
             except WorkerError as error:
                 process = error  # it will not start for the next row either
             self._processes[key] = process

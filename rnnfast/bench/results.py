@@ -1,8 +1,9 @@
 """The file of a run: one line of JSON per finding, written whole or not at all.
 
-The first line of each run into the file is ``{"kind": "machine", ...}``, then one ``{"kind":
-"peaks", ...}`` per number of threads and one ``{"kind": "row", ...}`` per row; the last one of an
-id counts.
+The first line of each run into the file is ``{"kind": "machine", ...}``. Then there is one
+``{"kind": "row", ...}`` per row, of which the last with an id counts; before the first row that
+they belong to, ``{"kind": "peaks", ...}`` per number of threads and ``{"kind": "peer", "name": ...,
+"versions": {...}}``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ class Results:
     ----------
     machines : list of dict
         One per run into the file.
-    peaks : list of dict
+    peaks : dict of int to dict
+        By number of threads, the last ones.
+    versions : dict of str to dict of str to str
+        By peer, the last ones.
     rows : dict of str to dict
         By id, in the order in which they were first measured.
     """
 
     machines: list[dict[str, Any]] = field(default_factory=list)
-    peaks: list[dict[str, Any]] = field(default_factory=list)
+    peaks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -71,11 +76,17 @@ def read(path: Path) -> Results:
                 raise ValueError("it has no end")
             if kind == "row":
                 results.rows[entry["id"]] = entry
+            elif kind == "peaks":
+                results.peaks[entry["threads"]] = entry
+            elif kind == "peer":
+                results.versions[entry["name"]] = entry["versions"]
+            elif kind == "machine":
+                results.machines.append(entry)
             else:
-                {"machine": results.machines, "peaks": results.peaks}[kind].append(entry)
+                raise ValueError(f"unknown kind {kind!r}")
         except (ValueError, KeyError, TypeError) as error:
             raise ArgumentError(
                 f"rnnfast bench: {path}, line {number} is not a line of results: {error!r}. "
-                "Each is one JSON object with a kind: machine, peaks or row."
+                "Each is one JSON object with a kind: machine, peaks, peer or row."
             ) from error
     return results
