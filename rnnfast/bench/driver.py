@@ -26,14 +26,12 @@ from .limit import flops, limit
 from .peers import OURS, PEERS, Peer
 from .problem import Problem
 from .process import Process, WorkerError
-from .statistics import ratio_of_pairs
+from .statistics import ROUNDS_NEEDED, ratio_of_pairs
 
 __all__ = ["Contender", "Driver", "missing_rows"]
 
-# Bounds need some rounds to resample; many short turns meet more of the machine's moods than a few
-# long ones, and each costs a warm-up.
+# Many short turns meet more of the machine's moods than a few long ones, but each costs a warm-up.
 ROUNDS = 10
-LEAST_ROUNDS = 5
 # A call that takes this long is warm after the first hundredth of itself.
 LONG_CALL = 0.02
 # Idle threads of one peer may spin before they sleep (GNU's OpenMP for some ten milliseconds),
@@ -82,7 +80,7 @@ class Driver:
         one's.
     seconds : float
         Time to be measured per row, shared by its contenders. Slow calls take more: each is done
-        `LEAST_ROUNDS` times.
+        `ROUNDS_NEEDED` times.
     say : callable
         Gets a line of progress.
 
@@ -278,7 +276,7 @@ class Driver:
         began, busy = time.monotonic(), machine.busy_seconds()
         spent, own = 0.0, -time.process_time()  # the driver is not another process
         rounds = 0
-        while contenders and (rounds < LEAST_ROUNDS or spent < self._seconds):
+        while contenders and (rounds < ROUNDS_NEEDED or spent < self._seconds):
             rounds += 1
             turns = list(contenders)
             self._random.shuffle(turns)
