@@ -87,6 +87,9 @@ def test_a_wide_interval_is_no_verdict():
     (verdict,) = compare.compare(of(row("a", STEADY)), of(row("a", noisy)))
     assert verdict.change.ratio == pytest.approx(2)
     assert verdict.word == "same"
+    (verdict,) = compare.compare(of(row("a", noisy)), of(row("a", STEADY)))
+    assert verdict.change.ratio == pytest.approx(0.5)
+    assert verdict.word == "same"
 
 
 def test_drift_of_the_machine_is_taken_off():
