@@ -147,7 +147,7 @@ class Driver:
                 for news in self._news:
                     results.append(out, news)
                 self._news.clear()
-                wrong += OURS.name in entry["wrong"]
+                wrong += any(name.split()[0] == OURS.name for name in entry["wrong"])
                 results.append(out, entry)
                 self._say(f"{done}/{len(rows)}  {time.monotonic() - began:5.0f} s  {_said(entry)}")
         return wrong
