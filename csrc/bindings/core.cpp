@@ -174,7 +174,8 @@ double multiply_add(uint64_t rounds) {
   return double(rounds) * table.flops_per_round;
 }
 
-// The exclusive or of all 64-bit words of a whole number of blocks, read so many times.
+// Reads uint64 words, a whole number of blocks (512 bytes are one in every instruction set), so many times; returns
+// the exclusive or of all words of all passes.
 uint64_t read_memory(const py::array_t<uint64_t, py::array::c_style>& data, uint64_t passes) {
   const auto& table = kernels<float>();
   const size_t bytes = size_t(data.nbytes());
