@@ -14,7 +14,7 @@ from .statistics import Estimate, ratio_of_samples
 
 __all__ = ["LEAST", "Verdict", "compare", "table"]
 
-# Two runs of one build differ by this much from row to row: where code lies, which pages it got.
+# Chosen, not measured: what is less is not worth a verdict, however sure it is.
 LEAST = 0.03
 
 

@@ -32,10 +32,10 @@ __all__ = ["Contender", "Driver", "missing_rows"]
 
 # Many short turns meet more of the machine's moods than a few long ones, but each costs a warm-up.
 ROUNDS = 10
-# A call that takes this long is warm after the first hundredth of itself.
+# A call that takes this long fills the caches in a small part of itself.
 LONG_CALL = 0.02
-# Idle threads of one peer may spin before they sleep (GNU's OpenMP for some ten milliseconds),
-# which must not be in another's turn. One thread leaves none behind.
+# Idle threads of one peer may spin before they sleep, GNU's OpenMP for milliseconds, which must not
+# be in another's turn. One thread leaves none behind.
 REST_SECONDS = 0.02
 # Of a turn, before it is timed: the caches are another's.
 WARM_SHARE = 0.1

@@ -23,7 +23,7 @@ _PACKAGE = _WORKER.parent.parent
 # row a slow peer takes seconds for the one call that it is checked by.
 ANSWER_SECONDS = 300.0
 
-# How libraries are told their number of threads where an argument does not; 1 and 2 below.
+# How libraries are told their number of threads where no argument does.
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",

@@ -14,8 +14,7 @@ from ..bench.driver import Driver, missing_rows
 from ..bench.grid import DTYPES, PASSES, THREADS, select
 from ..errors import ArgumentError
 
-# The grid has 272 rows; with six peers the rest of a row, building and checking, takes about as
-# long again.
+# 18 minutes for the whole grid: of an hour, the rest is for building, checking and slow calls.
 SECONDS = 4.0
 
 app = typer.Typer(
