@@ -39,6 +39,24 @@ readme_command() {
   awk -v want="$1" '/^```sh$/ { n++; inside = 1; next } /^```$/ { inside = 0 } inside && n == want' README.md
 }
 
+# Warnings of nvcc, of its host compiler and of ptxas (registers spilled to memory) as errors, in every build that
+# follows. ptxas takes -Werror with one dash.
+strict_cuda() { export CUDAFLAGS="-Werror all-warnings -Xcompiler=-Werror -Xptxas=-Werror"; }
+
+# twin DIRECTORY PYTHON SETTING...: the CUDA module compiled for the CPU (tests/simt), for this Python, in
+# DIRECTORY/twin. Little optimised: the compiler is what takes the time.
+twin() {
+  local directory=$1 python=$2
+  shift 2
+  if [ ! -e "$work/twin-tools" ]; then venv "$work/twin-tools" cmake ninja pybind11; fi
+  local PATH=$work/twin-tools/bin:$PATH
+  cmake -S "$tree" -B "$directory" -G Ninja -DRNNFAST_CUDA=OFF -DRNNFAST_CUDA_TWIN=ON \
+    -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$(python -m pybind11 --cmakedir)" \
+    -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 "$@"
+  cmake --build "$directory" --target rnnfast_cuda_twin
+}
+
 # venv DIRECTORY REQUIREMENT...: a fresh virtual environment with these installed.
 venv() {
   local directory=$1

@@ -3,11 +3,12 @@
 device="auto"   the compiled module, or NumPy where it is not built or not loadable (said once)
 device="cpu"    the compiled module, or DeviceError
 device="numpy"  the reference, the same results but not the same bits
-device="cuda"   DeviceError naming the cause: this version has no CUDA kernels
+device="cuda"   the CUDA module, or DeviceError naming the cause: no module, driver or device
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -22,6 +23,7 @@ from .errors import ArgumentError, DeviceError, FallbackWarning
 __all__ = [
     "backends",
     "compiled",
+    "cuda_module",
     "get_num_threads",
     "last_kernel",
     "ran",
@@ -58,7 +60,6 @@ compiled: dict[str, Any] = {} if _core is None else {"auto": _core, "cpu": _core
 ran = threading.local()
 """`ran.engine` is the back end of the last call in this thread."""
 
-_NO_CUDA = "this version of rnnfast has no CUDA kernels (not built)"
 _announced: set[str] = set()
 _numpy_threads = 1
 
@@ -66,6 +67,30 @@ _numpy_threads = 1
 def _numpy_engine() -> Any:
     # Loaded on first use: with the compiled module there, most processes never need it.
     return importlib.import_module("rnnfast.reference.engine")
+
+
+@functools.cache
+def _load_cuda() -> tuple[Any, str | None]:
+    """Return rnnfast._cuda, or None and the reason; loaded on first use, for few processes do."""
+    try:
+        return importlib.import_module("rnnfast._cuda"), None
+    except ModuleNotFoundError as error:
+        if error.name != "rnnfast._cuda":
+            raise
+        if _core is None:
+            return None, f"rnnfast is not compiled: {_why_not}"
+        built, _, why = _core.build_info()["cuda"].partition(": ")
+        if built == "no":
+            return None, f"this build of rnnfast has no CUDA module: {why} when it was built"
+        return None, f"rnnfast._cuda was built, but is not beside {Path(__file__).parent}"
+    except ImportError as error:
+        return None, f"rnnfast._cuda does not load ({error})"
+
+
+def cuda_module() -> tuple[Any, str | None]:
+    """Return rnnfast._cuda, or None where it is absent; and why no device can run it, or None."""
+    module, why = _load_cuda()
+    return module, why if module is None else module.why_none()
 
 
 def resolve(device: str, who: str) -> Any:
@@ -103,19 +128,24 @@ def resolve(device: str, who: str) -> Any:
             'device="numpy" runs without it.'
         )
     else:
-        raise DeviceError(
-            f'{who}: device="cuda" was asked for, but {_NO_CUDA}. Use device="cpu" or "auto".'
-        )
+        why = cuda_module()[1]
+        if why is not None:
+            raise DeviceError(
+                f'{who}: device="cuda" was asked for, but {why}. Use device="cpu" or "auto".'
+            )
+        engine = importlib.import_module("rnnfast.cuda.engine")
     if device not in _announced:
         _announced.add(device)
-        name = f"cpu ({engine.isa()})" if engine is _core else "numpy"
+        name = (
+            f"cpu ({engine.isa()})" if engine is _core else "cuda" if device == "cuda" else "numpy"
+        )
         _log.debug("device=%s runs on %s", device, name)
     return engine
 
 
 def backends() -> dict[str, str | None]:
     """Back ends by device name, with the reason why one is absent, or None where it runs."""
-    return {"cpu": _why_not, "cuda": _NO_CUDA, "numpy": None}
+    return {"cpu": _why_not, "cuda": cuda_module()[1], "numpy": None}
 
 
 def last_kernel() -> str:

@@ -39,7 +39,7 @@ class TapeError(RuntimeError):
 
 
 class DeviceError(RuntimeError):
-    """A back end was asked for by name and cannot run here."""
+    """A back end was asked for by name and cannot run here, or its device failed while it ran."""
 
 
 class FallbackWarning(UserWarning):

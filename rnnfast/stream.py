@@ -11,7 +11,7 @@ from numpy import ndarray
 from . import _backend, _values
 from ._forms import TIME_FIRST, UNBATCHED
 from ._shapes import Checker, check_index_range, is_index_array
-from .errors import ArgumentError, DTypeError, IndexRangeError
+from .errors import ArgumentError, DeviceError, DTypeError, IndexRangeError
 from .layers import Recurrent, State
 
 __all__ = ["Stream"]
@@ -66,6 +66,11 @@ class Stream:
                 f"{_WHO}: layer is of type {type(layer).__qualname__}, expected RNN, LSTM or GRU."
             )
         engine = _backend.resolve(layer.device, _WHO)
+        if not hasattr(engine, "Stream"):
+            raise DeviceError(
+                f'{_WHO}: the layer has device="cuda", and a stream runs on the CPU: a step is '
+                'done there before a GPU has begun. Make the layer with device="auto" or "cpu".'
+            )
         return engine.Stream.__new__(_kind(cls._public or cls, engine))  # type: ignore[arg-type]
 
     _public: type[Stream] | None = None

@@ -1,13 +1,18 @@
 """What the tests share: the back ends present, and optional packages with the reason of a skip.
 
 RNNFAST_REQUIRE=torch,cli,core names what must be there; the run then stops at once where it is not,
-so that nothing is skipped for its absence.
+so that nothing is skipped for its absence. RNNFAST_TEST_TWIN names the folder of the CUDA module
+that was compiled for the CPU (tests/simt), which the CUDA tests run on where there is no device.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.machinery
+import importlib.util
 import os
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -41,8 +46,35 @@ _PACKAGES = {
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 
+@functools.cache
+def _twin() -> ModuleType | None:
+    """The CUDA module compiled for the CPU."""
+    folder = os.environ.get("RNNFAST_TEST_TWIN")
+    if not folder:
+        return None
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(folder) / f"_cuda{suffix}"
+        if path.exists():
+            spec = importlib.util.spec_from_file_location("_cuda", path)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise pytest.UsageError(f"RNNFAST_TEST_TWIN={folder}: no _cuda module for this Python there.")
+
+
+def _cuda() -> tuple[ModuleType | None, str | None]:
+    """What CUDA tests run on, the device or its twin, or why there is neither."""
+    module, why = _backend.cuda_module()
+    if why is None:
+        return module, None
+    twin = _twin()
+    return twin, None if twin else f"{why}; RNNFAST_TEST_TWIN names no twin"
+
+
 def _missing(name: str) -> str | None:
     """Why an optional part cannot be used, or None."""
+    if name == "cuda":
+        return _cuda()[1]
     for package in _PACKAGES[name]:
         try:
             importlib.import_module(package)
@@ -62,8 +94,9 @@ def require(name: str) -> ModuleType:
 def pytest_configure(config: pytest.Config) -> None:
     names = [name for name in os.environ.get("RNNFAST_REQUIRE", "").split(",") if name]
     for name in names:
-        if name not in _PACKAGES:
-            raise pytest.UsageError(f"RNNFAST_REQUIRE: {name!r} is none of {', '.join(_PACKAGES)}.")
+        known = (*_PACKAGES, "cuda")
+        if name not in known:
+            raise pytest.UsageError(f"RNNFAST_REQUIRE: {name!r} is none of {', '.join(known)}.")
         reason = _missing(name)
         if reason is not None:
             raise pytest.UsageError(f"RNNFAST_REQUIRE={name}: {reason}")
@@ -73,10 +106,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
+    module, why = _cuda()
+    on = why or ("its twin" if module is _twin() else module.devices()[0]["name"])
     return [
-        f"rnnfast back end {name}: {'tested' if why is None else why}"
-        for name, why in rnnfast.backends().items()
+        *(
+            f"rnnfast back end {name}: {'tested' if why is None else why}"
+            for name, why in rnnfast.backends().items()
+        ),
+        f"CUDA tests: {on}",
     ]
+
+
+@pytest.fixture(scope="session")
+def cuda_module() -> ModuleType:
+    """`rnnfast._cuda` where a device can run it, else its twin."""
+    module, why = _cuda()
+    if why is not None:
+        pytest.skip(why)
+    return module
+
+
+@pytest.fixture
+def twin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The twin, in the place of `rnnfast._cuda`: for what a test cannot ask of a real device."""
+    module = _twin()
+    if module is None:
+        pytest.skip("RNNFAST_TEST_TWIN names no twin")
+    monkeypatch.setattr(_backend, "_load_cuda", lambda: (module, None))
+    return module
 
 
 @pytest.fixture(params=[name for name, why in rnnfast.backends().items() if why is None])

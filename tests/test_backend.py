@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import subprocess
@@ -104,16 +105,85 @@ def test_an_unknown_instruction_set_fails_the_import() -> None:
     assert "RNNFAST_ISA=mmx" in done.stderr
 
 
-def test_cuda_names_the_cause_and_the_remedy() -> None:
-    text = (
-        'rnnfast.gru: device="cuda" was asked for, but this version of rnnfast has no CUDA kernels '
-        '(not built). Use device="cpu" or "auto".'
+# The CUDA module hidden, as where it was never built; or there, and broken.
+NO_CUDA = "import sys; sys.modules['rnnfast._cuda'] = None; import numpy as np, rnnfast; "
+ON_CUDA = CALL.replace("4)))", "4)), device='cuda')")
+
+
+@pytest.mark.parametrize(
+    ("built", "why"),
+    [
+        (
+            "no: no CUDA compiler was found",
+            "this build of rnnfast has no CUDA module: "
+            "no CUDA compiler was found when it was built",
+        ),
+        (
+            "no: RNNFAST_CUDA was OFF",
+            "this build of rnnfast has no CUDA module: RNNFAST_CUDA was OFF when it was built",
+        ),
+        ("yes", f"rnnfast._cuda was built, but is not beside {HERE}"),
+    ],
+)
+def test_cuda_that_was_not_built_names_the_cause_and_the_remedy(built: str, why: str) -> None:
+    require("core")
+    done = fresh(
+        f"{NO_CUDA}from rnnfast import _backend; "
+        f"_backend._core.build_info = lambda: {{'cuda': {built!r}}}; {ON_CUDA}"
     )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(
+        f'DeviceError: rnnfast.gru: device="cuda" was asked for, but {why}. '
+        'Use device="cpu" or "auto".'
+    )
+
+
+def test_the_build_says_whether_it_has_cuda() -> None:
+    built = require("core").build_info()["cuda"]
+    assert built in ("yes", "no: no CUDA compiler was found", "no: RNNFAST_CUDA was OFF")
+    assert (built == "yes") == (importlib.util.find_spec("rnnfast._cuda") is not None)
+
+
+def test_cuda_where_nothing_is_compiled() -> None:
+    done = fresh(HIDDEN + "sys.modules['rnnfast._cuda'] = None; print(rnnfast.backends()['cuda'])")
+    assert done.stdout.startswith("rnnfast is not compiled: it is not built (no rnnfast._core")
+
+
+def test_cuda_that_does_not_load() -> None:
+    done = fresh(BROKEN.replace("rnnfast._core", "rnnfast._cuda") + ON_CUDA)
+    assert done.returncode == 1
+    assert (
+        "but rnnfast._cuda does not load (libfoo.so.1: cannot open shared object file). Use"
+    ) in done.stderr
+
+
+def test_cuda_is_loaded_when_first_asked_for() -> None:
+    code = (
+        f"import sys, numpy as np, rnnfast; {CALL}; print('rnnfast._cuda' in sys.modules)\n"
+        "rnnfast.backends(); print('rnnfast._cuda' in sys.modules)"
+    )
+    found = importlib.util.find_spec("rnnfast._cuda") is not None
+    assert fresh(code).stdout.split() == ["False", str(found)]
+
+
+class Cuda:
+    """A CUDA module of which only this is known."""
+
+    def __init__(self, why: str | None) -> None:
+        self.why_none = lambda: why
+
+
+def test_cuda_that_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "there is no NVIDIA driver"
+    monkeypatch.setattr(_backend, "_load_cuda", lambda: (Cuda(why), None))
+    text = f'device="cuda" was asked for, but {why}. Use device="cpu" or "auto".'
     with pytest.raises(DeviceError) as caught:
         call("cuda")
-    assert str(caught.value) == text
-    with pytest.raises(DeviceError, match=r"rnnfast.LSTM: device=.cuda. was asked for"):
+    assert str(caught.value) == f"rnnfast.gru: {text}"
+    with pytest.raises(DeviceError) as caught:
         rnnfast.LSTM(2, 3, device="cuda")
+    assert str(caught.value) == f"rnnfast.LSTM: {text}"
+    assert rnnfast.backends()["cuda"] == why
 
 
 @pytest.mark.parametrize("name", ["gpu", "", None, 3])
@@ -126,7 +196,7 @@ def test_backends_are_listed_with_reasons() -> None:
     listed = rnnfast.backends()
     assert list(listed) == ["cpu", "cuda", "numpy"]
     assert listed["numpy"] is None
-    assert "no CUDA kernels" in listed["cuda"]
+    assert listed["cuda"]
     assert (listed["cpu"] is None) == ("cpu" in _backend.compiled)
 
 

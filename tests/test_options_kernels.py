@@ -6,117 +6,34 @@ the others.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import require
-from option_problems import SINGLES, OptionProblem, build, choose, fits, run
+from option_judge import judge
+from option_problems import SINGLES, OptionProblem, choose, fits, run
 from problems import CELL_NAMES
-from yardstick import check_options
-
-from rnnfast.reference import engine
-from rnnfast.reference.plan import Flat
 
 core = require("core")
-
-
-def decided(problem: OptionProblem, dtype: type) -> bool:
-    """Whether no sum lies so near a threshold that rounding decides on which side of it.
-
-    Behind the threshold of relu and behind the cell's clip the gradient is zero, so there two
-    right results may differ by all of it.
-    """
-    spec = problem.spec
-    clip = 0.0 if problem.options is None else problem.options.cell_clip
-    relu = spec.options.get("nonlinearity") == "relu"
-    if not clip and not relu:
-        return True
-    module = importlib.import_module(f"rnnfast.reference.{spec.function}")
-    forward, nearest = module.forward, [np.inf]
-
-    def watched(xp, gx, gh, states, **options):
-        if relu:
-            distance = abs(gx + gh)
-        else:
-            (_, c), _ = forward(xp, gx, gh, states)
-            distance = abs(abs(c) - clip)
-        # Behind the end of a flat row, x is zero, and there is no sum at all.
-        nearest.append(distance.min(initial=np.inf, where=distance > 0))
-        return forward(xp, gx, gh, states, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "forward", watched)
-        p = problem
-        engine.forward(spec.name, p.x, p.params, p.state, None, False, None, p.options)
-    return min(nearest) > 64 * np.finfo(dtype).eps
-
-
-def padded(problem: OptionProblem, results: dict[str, Any], T: int) -> dict[str, Any]:
-    """Flat arrays as (T, B, ...), where steps of one time stand together."""
-    if problem.options.cu_seqlens is None:
-        return results
-    flat = Flat(problem.options.cu_seqlens)
-    flat.T = T  # the longest row of this draw may be shorter
-    padded = dict(results)
-    for name in ("y", "dx"):
-        if results[name] is not None:
-            padded[name] = flat.pad(results[name])
-    for name, value in results.items():
-        # One replacement of each row for all steps is not flat.
-        sequence = name == "gates" or name.startswith("states_")
-        sequence |= name.startswith("dreset_") and value is not None and value.ndim == 3
-        if sequence:
-            padded[name] = np.stack([flat.pad(part) for part in value])
-    return padded
 
 
 def compare(
     features: Collection[str], seed: int, cell: str, dtype: type, draws: int = 24, **sizes: int
 ) -> None:
-    """Judge some draws with these features, at most so many."""
-    wider = np.float64 if dtype is np.float32 else np.longdouble
-    # The yardstick compares maxima. Over a handful of numbers they say nothing, so where a step or
-    # a gate block has few, several draws are judged as one.
-    T, B, I, H = (sizes[letter] for letter in "TBIH")
-    draws = max(1, min(draws, 64 // min(H, B * I))) if T * B else 1
-    kernels: dict[int, dict[str, list]] = {1: {}, 2: {}, 3: {}}
-    plain: dict[str, list] = {}
-    ref: dict[str, list] = {}
-    taken, problem = 0, None
-    for attempt in range(10 * draws):
-        candidate = build(features, 1000 * seed + attempt, cell, **sizes)
-        if not decided(candidate, dtype):
-            continue
-        problem, taken = candidate, taken + 1
-        cast = problem.astype(dtype)
-        for threads, pool in kernels.items():
-            add(pool, padded(problem, run(core, cast, threads), T))
+    """Judge some draws with these features, on one to three threads."""
+
+    def on(threads: int) -> Callable[[OptionProblem], dict[str, Any]]:
+        def run_once(problem: OptionProblem) -> dict[str, Any]:
+            results = run(core, problem, threads)
             name = f"{cell}.backward.f{np.dtype(dtype).itemsize * 8}.{core.isa()}"
             assert core.last_kernel() == name
-        add(plain, padded(problem, run(engine, cast), T))
-        add(ref, padded(problem, run(engine, problem.astype(wider)), T))
-        if taken == draws:
-            break
-    assert problem is not None
-    assert taken == draws
-    for pool in kernels.values():
-        check_options(
-            pool,
-            plain,
-            ref,
-            G=problem.spec.G,
-            D=problem.D,
-            reverse=problem.options.reverse,
-            width=I + H,
-        )
+            return results
 
+        return run_once
 
-def add(pool: dict[str, list], results: dict[str, Any]) -> None:
-    for name, value in results.items():
-        pool.setdefault(name, []).append(value)
+    judge([on(threads) for threads in (1, 2, 3)], features, seed, cell, dtype, draws, **sizes)
 
 
 def every(D: int = 1) -> list[tuple[str, str]]:

@@ -221,7 +221,7 @@ py::dict build_info() {
   info["isas"] = available_isas();
   info["team"] = team_backend();
   info["openmp"] = std::string(team_backend()) == "openmp";
-  info["cuda"] = false;
+  info["cuda"] = RNNFAST_CUDA_BUILT;  // "yes", or "no" and why
   return info;
 }
 

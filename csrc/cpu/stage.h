@@ -5,6 +5,7 @@
 // A step of today's cells is a list of one stage. A cell with a second product inside the step (GRU with
 // the reset gate before the product, projections, normalised gates) runs a second one over the first's result.
 #pragma once
+#include "../carver.h"
 #include "pack.h"
 
 namespace rnnfast {
@@ -169,19 +170,6 @@ struct Store {
       for (; j + kLanes <= valid; j += kLanes) raw_store(row + j, raw_load(out + j));
       if (j < valid) raw_store(row + j, raw_load(out + j), int(valid - j));
     }
-  }
-};
-
-// Sizes and places of scratch by one walk: with a null base it measures, else it hands out.
-struct Carver {
-  char* base;
-  size_t used = 0;
-  template <class T>
-  RNNFAST_INLINE T* take(Index count) {
-    const size_t at = used;
-    used +=
-        (size_t(count) * sizeof(T) + 127) / 128 * 128;  // members never share a pair of cache lines
-    return base ? reinterpret_cast<T*>(base + at) : nullptr;
   }
 };
 

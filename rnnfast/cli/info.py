@@ -7,6 +7,7 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +38,35 @@ def _entries() -> list[tuple[str, str]]:
         entries.append(("ISA", f"{core.isa()}, {why}; it can run {others}"))
         built = ", ".join(f"{name} {value}" for name, value in core.build_info().items())
         entries.append(("build", built))
+    entries += _cuda_entries()
     for name, reason in _backend.backends().items():
         entries.append((f"device {name}", "runs" if reason is None else f"absent: {reason}"))
     entries.append(("extras", ", ".join(_version(name) for name in _EXTRAS)))
     return entries
+
+
+def _cuda_entries() -> list[tuple[str, str]]:
+    module, _ = _backend.cuda_module()
+    if module is None:
+        return []
+    driver = module.driver_version()
+    served = f"driver for {_cuda_version(driver)}" if driver else "no driver"
+    built = ", ".join(module.architectures())
+    versions = f"runtime {_cuda_version(module.runtime_version())}, {served}; code for {built}"
+    return [("CUDA", versions), *(_device_entry(device) for device in module.devices())]
+
+
+def _device_entry(device: dict[str, Any]) -> tuple[str, str]:
+    major, minor = device["capability"]
+    what = (
+        f"{device['name']}, compute capability {major}.{minor}, {device['multiprocessors']} "
+        f"multiprocessors, {device['memory'] / 2**30:.1f} GiB"
+    )
+    return f"GPU {device['number']}", what if device["runs"] else f"{what}; no code for it"
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 _EXTRAS = ("typer", "tqdm", "matplotlib", "safetensors", "torch")

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _backend, _values
 from .._shapes import Checker
-from ..errors import ShapeError
+from ..errors import DeviceError, ShapeError
 from ._layer import Layer, check_sizes
 
 _WHO = "rnnfast.training.Linear"
@@ -169,6 +169,11 @@ class Linear(Layer):
 
     def _kernels(self, who: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         engine = _backend.resolve(self.device, who)
+        if self.device == "cuda":
+            raise DeviceError(
+                f'{who}: device is "cuda", and there is no linear layer for it yet. Use "auto" or '
+                '"cpu" here; the recurrent layers beside it may be on the GPU.'
+            )
         compiled = _backend.compiled.get("cpu")
         if compiled is not None and engine is compiled:
             return compiled.linear_forward, compiled.linear_backward

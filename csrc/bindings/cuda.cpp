@@ -1,0 +1,73 @@
+// rnnfast._cuda: the CUDA back end; the contract stands in rnnfast/_cuda.pyi. Loaded on first use, and without a driver
+// too: it then says why nothing runs.
+#include <pybind11/stl.h>
+
+#include "../cuda/device.h"
+#include "../cuda/memory.h"
+#include "cuda_layer.h"
+#include "device_array.h"
+
+namespace rnnfast::cuda {
+namespace {
+
+py::list device_list() {
+  py::list out;
+  for (const Device& d : devices()) {
+    py::dict row;
+    row["number"] = d.number;
+    row["name"] = d.name;
+    row["capability"] = py::make_tuple(d.major, d.minor);
+    row["multiprocessors"] = d.multiprocessors;
+    row["memory"] = d.memory;
+    row["shared_memory"] = d.shared;
+    row["l2"] = d.l2;
+    row["runs"] = d.runs;
+    out.append(row);
+  }
+  return out;
+}
+
+py::object why_none_or_none() {
+  const std::string why = why_none();
+  return why.empty() ? py::object(py::none()) : py::str(why);
+}
+
+// Room for an array, in order with a stream.
+std::unique_ptr<DeviceArray> empty_array(const std::vector<py::ssize_t>& shape, py::dtype dtype,
+                                         const Stream& stream) {
+  return std::make_unique<DeviceArray>(std::move(dtype), shape, stream);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, m) {
+  m.doc() = "rnnfast's CUDA back end; see rnnfast/_cuda.pyi";
+  py::register_exception_translator([](std::exception_ptr e) {
+    try {
+      if (e) std::rethrow_exception(e);
+    } catch (const CudaError& error) {
+      py::set_error(py::module_::import("rnnfast.errors").attr("DeviceError"), error.what());
+    }
+  });
+  m.def("devices", device_list);
+  m.def("why_none", why_none_or_none);
+  m.def("architectures", architectures);
+  m.def("runtime_version", runtime_version);
+  m.def("driver_version", driver_version);
+  m.def("release_memory", release_memory);
+  py::class_<Stream>(m, "Stream")
+      .def(py::init<int>(), py::arg("device") = 0)
+      .def_property_readonly("pointer",
+                             [](const Stream& s) { return reinterpret_cast<uintptr_t>(s.get()); })
+      .def("synchronize", &Stream::synchronize, py::call_guard<py::gil_scoped_release>());
+  m.attr("DeviceArray") = make_device_array_type(m);
+  m.def("empty", empty_array);
+  m.def("layer_scratch", layer_scratch);
+  m.def("layer_run", layer_run);
+  m.def("masked_rows", masked_rows_of);
+  m.def("_convert", convert_of);
+  m.def("_have_code", have_code);
+  m.def("_last_error", [] { return int(cudaGetLastError()); });
+}
+
+}  // namespace rnnfast::cuda

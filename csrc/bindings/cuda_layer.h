@@ -1,0 +1,17 @@
+// One layer in one direction on arrays that lie on a device already. A call is a dict of pointers, strides and options,
+// made by rnnfast/cuda/_call.py, which has checked them: nothing here allocates, waits, or looks at an array.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+namespace rnnfast::cuda {
+
+namespace py = pybind11;
+
+// Bytes of scratch that a pass of this call takes.
+size_t layer_scratch(const py::dict& call, bool backward);
+// Put a pass on a stream of the call's device; returns the kernels' id.
+std::string layer_run(const py::dict& call, bool backward, uintptr_t scratch, uintptr_t stream);
+
+}  // namespace rnnfast::cuda

@@ -1,0 +1,164 @@
+// The per-step path: a kernel for each step, for any size. The product of a step is a grid of tiles, each of which ends
+// in the cell; between two steps stands the launch.
+#pragma once
+#include "product.h"
+#include "unit.h"
+
+namespace rnnfast::cuda {
+
+// State between two steps, in scratch.
+template <class Acc>
+struct StepState {
+  Acc* state;       // (S, B, H)
+  Acc* operand[2];  // (B, H), of even and odd steps
+};
+
+template <class Store>
+struct StepForward {
+  ForwardArgs<Store> scan;
+  StepState<AccumulateIn<Store>> between;
+  Index t;                        // the step that runs
+  const AccumulateIn<Store>* gx;  // (B, G*H) of this step, with bW in it
+};
+
+// Columns of the product in a thread's own order: unit by unit, so that all gates of a unit meet in one thread.
+template <class Store>
+struct GateRows {
+  static constexpr bool k_together = true;
+  const Store* R;
+  Index H;
+  int G;
+  RNNFAST_DEVICE const Store* line(Index n) const { return R + ((n % G) * H + n / G) * H; }
+};
+
+// Before the first step: the states that enter it. A thread for each unit of each row.
+template <class Cell, class Store>
+RNNFAST_GLOBAL(256, 1)
+step_start(StepForward<Store> p) {
+  const Index H = p.scan.dims.H, n = p.scan.dims.B * H;
+  for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < n;
+       i += Index(gridDim.x) * blockDim.x) {
+    UnitForward<Cell, Store> unit;
+    unit.b = i / H;
+    unit.u = i % H;
+    unit.start(p.scan);
+    if (p.scan.dims.T == 0) {
+      unit.finish(p.scan);
+      continue;
+    }
+    unit.enter(p.scan, 0);
+    for (int s = 0; s < Cell::S; ++s) p.between.state[s * n + i] = unit.state[s];
+    p.between.operand[0][i] = unit.operand(p.scan, 0);
+  }
+}
+
+template <class Cell, class Store, int TM, int units>
+RNNFAST_GLOBAL(kTileThreads, 1)
+step_forward(StepForward<Store> p) {
+  using Acc = AccumulateIn<Store>;
+  constexpr int G = Cell::G, S = Cell::S, TN = units * G;
+  const ForwardArgs<Store>& a = p.scan;
+  const Index H = a.dims.H, B = a.dims.B, t = p.t;
+  RNNFAST_SHARED(Acc, shared);
+  const Index b0 = Index(blockIdx.x) * (kTileSide * TM), n0 = Index(blockIdx.y) * (kTileSide * TN);
+  TileSums<TM, TN, Acc> sums;
+  const Acc* const operand = p.between.operand[t & 1];
+  tile_product<TM, TN>(Matrix<Acc, kTogether>{operand, H},
+                       GateRows<Store>{a.weights[Weight::R], H, G}, b0, B, n0, G * H, Index(0), H,
+                       shared, sums);
+  spread(sums, shared);
+  // Neighbouring threads take neighbouring units.
+  constexpr int wide = kTileSide * units;
+  for (int e = int(threadIdx.x); e < kTileSide * TM * wide; e += kTileThreads) {
+    UnitForward<Cell, Store> unit;
+    unit.b = b0 + e / wide;
+    unit.u = n0 / G + e % wide;
+    if (unit.b >= B || unit.u >= H) continue;
+    const Index here = unit.b * H + unit.u;
+    for (int s = 0; s < S; ++s) unit.state[s] = p.between.state[s * B * H + here];
+    if (a.steps.used(t, unit.b)) {
+      Acc gx[G], gh[G];
+      const Store* bR = a.weights[Weight::bR];
+      RNNFAST_UNROLL
+      for (int g = 0; g < G; ++g) {
+        gx[g] = p.gx[(unit.b * G + g) * H + unit.u];
+        gh[g] = shared[e * G + g];
+        if (bR) gh[g] = gh[g] + load(bR[g * H + unit.u]);
+      }
+      unit.run(a, t, gx, gh, operand[here]);
+    } else {
+      unit.hold(a, t);
+    }
+    if (t + 1 == a.dims.T) {
+      unit.finish(a);
+    } else {
+      unit.enter(a, t + 1);
+      for (int s = 0; s < S; ++s) p.between.state[s * B * H + here] = unit.state[s];
+      p.between.operand[(t + 1) & 1][here] = unit.operand(a, t + 1);
+    }
+  }
+}
+
+// Between two steps back: `ds` as the step after left it before its product came, which `before` has finished once the
+// next kernel runs.
+template <class Store>
+struct StepBackward {
+  BackwardArgs<Store> scan;
+  AccumulateIn<Store>* between;  // (2 * S, B, H): ds, then past
+  Index t;     // the step that runs; burn_in - 1 (or -1): only what is left of the step after
+  bool first;  // there is no step after
+  AccumulateIn<Store>*dgx, *dgh;         // (B, G*H) of this step
+  const AccumulateIn<Store>* dgh_after;  // of the step after
+};
+
+template <class Cell, class Store, int TM, int TN>
+RNNFAST_GLOBAL(kTileThreads, 1)
+step_backward(StepBackward<Store> p) {
+  using Acc = AccumulateIn<Store>;
+  constexpr int G = Cell::G, S = Cell::S;
+  const BackwardArgs<Store>& a = p.scan;
+  const Index H = a.dims.H, B = a.dims.B, t = p.t;
+  RNNFAST_SHARED(Acc, shared);
+  const Index b0 = Index(blockIdx.x) * (kTileSide * TM), n0 = Index(blockIdx.y) * (kTileSide * TN);
+  TileSums<TM, TN, Acc> sums;
+  tile_product<TM, TN>(Matrix<Acc, kTogether>{p.dgh_after, G * H},
+                       Matrix<Store, kApart>{a.weights[Weight::R], H}, b0, B, n0, H, Index(0),
+                       p.first ? Index(0) : G * H, shared, sums);
+  spread(sums, shared);
+  constexpr int wide = kTileSide * TN;
+  for (int e = int(threadIdx.x); e < kTileSide * TM * wide; e += kTileThreads) {
+    UnitBackward<Cell, Store> unit;
+    unit.b = b0 + e / wide;
+    unit.u = n0 + e % wide;
+    if (unit.b >= B || unit.u >= H) continue;
+    const Index here = unit.b * H + unit.u, n = B * H;
+    if (p.first) {
+      unit.start(a);
+    } else {
+      for (int s = 0; s < S; ++s) {
+        unit.ds[s] = p.between[s * n + here];
+        unit.past[s] = p.between[(S + s) * n + here];
+      }
+      unit.used = a.steps.used(t + 1, unit.b);
+      unit.send(a, t + 1, shared[e]);
+    }
+    if (t < a.extras.burn_in || t < 0) {
+      unit.finish(a);
+      continue;
+    }
+    Acc dgx[G], dgh[G];
+    unit.run(a, t, dgx, dgh);
+    RNNFAST_UNROLL
+    for (int g = 0; g < G; ++g) {
+      const Index to = (unit.b * G + g) * H + unit.u;
+      p.dgh[to] = dgh[g];
+      if (!Cell::one_gate_gradient) p.dgx[to] = dgx[g];
+    }
+    for (int s = 0; s < S; ++s) {
+      p.between[s * n + here] = unit.ds[s];
+      p.between[(S + s) * n + here] = unit.past[s];
+    }
+  }
+}
+
+}  // namespace rnnfast::cuda
