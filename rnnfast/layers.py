@@ -370,7 +370,7 @@ class Recurrent:
             Name the array or option, what came, what was expected, and what fixed the expectation.
         """
         stack, parameters = self._stack, self.parameters
-        if not (options or return_states):
+        if not options and return_states is False:
             y, state, _ = stack.forward(parameters.rows, parameters.initial, x, state)
             return y, state
         _call.check_names(stack.who, options, LayerCallOptions)
@@ -484,7 +484,9 @@ class Recurrent:
                 f"{stack.who}.backward: tape came from another layer, {other.who}({other.I}, "
                 f"{other.H}) with T={tape.T}, B={tape.B}; expected one of this {self!r}."
             )
-        dx, first, dstate0, grads, dreset = stack.backward(tape, dy, dstate, bool(need_dx), dstates)
+        if type(need_dx) is not bool:
+            need_dx = _values.switch(f"{stack.who}.backward", "need_dx", need_dx)
+        dx, first, dstate0, grads, dreset = stack.backward(tape, dy, dstate, need_dx, dstates)
         named = stack.named(self._names, grads, first, dreset, tape, self.parameters.initial)
         if dreset is None:
             return LayerGradients(dx, dstate0, named)

@@ -149,6 +149,8 @@ def _lift(state: Any) -> Any:
 def _forward(cell, who, x, row, state, reverse, out, threads, device, options, keep_tape):
     """Quick road first: the compiled module refuses with None, and only then Python checks."""
     core = _compiled.get(device) if type(device) is str else None
+    if type(reverse) is not bool:
+        reverse = _values.switch(who, "reverse", reverse)
     if core is not None and not options and out is None and type(x) is ndarray and x.ndim == 3:
         steps = x[::-1] if reverse else x
         result = core.forward(cell, steps, (row,), state, None, keep_tape, threads)
@@ -276,7 +278,8 @@ def _backward(cells, who, tape, dy, dstate, dstates, need_dx, threads):
             f"{who}: tape came from {CELLS[kept.cell].function} (T={kept.T}, B={kept.B}), expected "
             f"one of {who.removesuffix('_backward')}_forward."
         )
-    need_dx = bool(need_dx)  # the compiled module knows True from False, and nothing else
+    if type(need_dx) is not bool:  # the compiled module knows True from False, and nothing else
+        need_dx = _values.switch(who, "need_dx", need_dx)
     quick = engine is _compiled.get("cpu") and call.form is TIME_FIRST and dstates is None
     try:
         result = None

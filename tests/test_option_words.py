@@ -479,12 +479,19 @@ def test_switches_in_words() -> None:
     refused(DTypeError, text, layer, "GRU", residual=1)
     text = "rnnfast.lstm: training is of type int, expected bool."
     refused(DTypeError, text, run_lstm, zeros(T, B, I), "numpy", training=1)
+    gru, x = rnnfast.GRU(3, 4, seed=0), np.zeros((2, 1, 3), np.float32)
+    _, _, tape = gru.forward(x)
+    row = gru.parameters.rows[0][0]
+    _, _, tape_of_function = rnnfast.gru_forward(x, *row)
     for wrong, kind in ((1, "int"), (np.zeros(3), "ndarray"), ("no", "str")):
-        text = f"rnnfast.GRU.forward: training is of type {kind}, expected bool."
-        with pytest.raises(DTypeError, match=f"^{re.escape(text)}$"):
-            rnnfast.GRU(3, 4, seed=0).forward(np.zeros((2, 1, 3), np.float32), training=wrong)
-    text = "rnnfast.GRU: return_states is of type int, expected bool."
-    refused(DTypeError, text, layer("GRU"), zeros(T, B, I), return_states=1)
+        text = f"is of type {kind}, expected bool."
+        refused(DTypeError, f"rnnfast.GRU.forward: training {text}", gru.forward, x, training=wrong)
+        refused(DTypeError, f"rnnfast.GRU: return_states {text}", gru, x, return_states=wrong)
+        refused(DTypeError, f"rnnfast.gru: reverse {text}", rnnfast.gru, x, *row, reverse=wrong)
+        backward = gru.backward, tape, np.zeros((2, 1, 4), np.float32)
+        refused(DTypeError, f"rnnfast.GRU.backward: need_dx {text}", *backward, need_dx=wrong)
+        backward = rnnfast.gru_backward, tape_of_function, *backward[2:]
+        refused(DTypeError, f"rnnfast.gru_backward: need_dx {text}", *backward, need_dx=wrong)
 
 
 # Random numbers ----------------------------------------------------------------------------------
