@@ -55,7 +55,8 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("runtime_version", runtime_version);
   m.def("driver_version", driver_version);
   m.def("release_memory", release_memory);
-  py::class_<Stream>(m, "Stream")
+  // Local: tests load a second module of these types beside this one.
+  py::class_<Stream>(m, "Stream", py::module_local())
       .def(py::init<int>(), py::arg("device") = 0)
       .def_property_readonly("pointer",
                              [](const Stream& s) { return reinterpret_cast<uintptr_t>(s.get()); })
