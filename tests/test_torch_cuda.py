@@ -673,6 +673,17 @@ def test_gradcheck(gpu: Gpu, kind: str) -> None:
 
 
 @kinds
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_strides_of_y_are_stock_s(gpu: Gpu, kind: str, batch_first: bool) -> None:
+    mine, theirs = pairs.pair(kind, I, H, batch_first=batch_first)
+    x = torch.randn(3, 4, I)
+    with gpu.on():
+        y = gpu.there(mine)(gpu.there(x))[0]
+    assert y.stride() == theirs(x)[0].stride()
+    assert not y._is_view()
+
+
+@kinds
 def test_an_empty_batch(gpu: Gpu, kind: str) -> None:
     module, theirs = pairs.pair(kind, I, H, dtype=D64)
     x = [pairs.draw((T, 0, I), 0)]
