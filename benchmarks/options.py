@@ -5,9 +5,7 @@
 
 Times are of forward plus backward of one layer, through the public interface. `ratio` is the median
 of time(with the option) / time(plain), pair by pair, `bound_95` its upper 95 % bound. For rows of
-unequal lengths it stands beside the ratio of the two limits: what the arithmetic at the speed of
-our own matrix product, the weights' way from the second-level cache, the activations and a fixed
-latency per step would take at least (`limit`).
+unequal lengths it stands beside the ratio of the two limits, as `rnnfast bench` has them.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +20,12 @@ import numpy as np
 from turns import Lines, header, in_turns, ratio_of
 
 import rnnfast
-from rnnfast import _core
+from rnnfast.bench.grid import TRAINING, Row
+from rnnfast.bench.limit import limit
+from rnnfast.bench.machine import measure_peaks
 
 SHAPES = [(128, 8, 64, 64), (128, 64, 128, 256)]
-LAYERS = {"lstm": (rnnfast.LSTM, 4), "gru": (rnnfast.GRU, 3), "rnn_tanh": (rnnfast.RNN, 1)}
-
-# Constants of the limit: of one AVX-512 core, roughly; they matter little in a ratio of limits.
-CACHE_BYTES_PER_SECOND = 2e11
-ACTIVATION_SECONDS = 0.15e-9
-STEP_SECONDS = 25e-9
-
-
-def peak() -> float:
-    """Flops per second of our own matrix product on one thread, at a size that suits it."""
-    rng = np.random.default_rng(0)
-    x, W = (rng.standard_normal((256, 256)).astype(np.float32) for _ in range(2))
-    best = np.inf
-    for _ in range(50):
-        start = time.perf_counter()
-        _core.linear_forward(x, W, None, 1)
-        best = min(best, time.perf_counter() - start)
-    return 2 * 256**3 / best
-
-
-def limit(used: np.ndarray, shape: tuple[int, ...], G: int, rate: float) -> float:
-    """Least seconds of forward plus backward with so many rows used at each step."""
-    _, _, I, H = shape
-    flops = 3 * 2 * used * G * H * (I + H)
-    weights = 2 * 4 * G * H * H / CACHE_BYTES_PER_SECOND
-    activations = used * H * (G + 1) * ACTIVATION_SECONDS
-    return float(
-        (np.maximum(flops / rate, weights * (used > 0)) + activations + STEP_SECONDS).sum()
-    )
+LAYERS = {"lstm": rnnfast.LSTM, "gru": rnnfast.GRU, "rnn_tanh": rnnfast.RNN}
 
 
 def variants(shape: tuple[int, ...], states: int) -> dict[str, tuple[dict, dict, dict]]:
@@ -99,7 +70,7 @@ def variants(shape: tuple[int, ...], states: int) -> dict[str, tuple[dict, dict,
 def runner(cell: str, shape: tuple[int, ...], ctor: dict, call: dict, back: dict):
     """Forward plus backward of a layer with options."""
     T, B, I, H = shape
-    layer = LAYERS[cell][0](I, H, seed=0, **ctor)
+    layer = LAYERS[cell](I, H, seed=0, **ctor)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((T, B, I)).astype(np.float32)
     dy = rng.standard_normal((T, B, H)).astype(np.float32)
@@ -118,13 +89,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="per row (default 2)")
     given = parser.parse_args()
     put = Lines()
-    rate = peak()
-    put({**header(), "peak_gflops": round(rate / 1e9, 1)})
+    put(header())
     for threads in (1, 2) if len(os.sched_getaffinity(0)) >= 2 else (1,):
         rnnfast.set_num_threads(threads)
+        peaks = measure_peaks(threads)
+        put({"row": "peaks", **peaks.fields()})
         for shape in SHAPES:
             T, B, _, _ = shape
-            for cell, (_, G) in LAYERS.items():
+            for cell in LAYERS:
                 states = 2 if cell == "lstm" else 1
                 plain = runner(cell, shape, {}, {}, {})
                 for name, options in variants(shape, states).items():
@@ -146,11 +118,11 @@ def main() -> int:
                         }
                     )
                 lengths = np.random.default_rng(2).integers(1, T + 1, B)
-                used = (np.arange(T)[:, None] < lengths).sum(1)
                 mixed = runner(cell, shape, {}, {"lengths": lengths}, {})
                 times = in_turns([mixed, plain], given.seconds)
                 ratio, bound = ratio_of(times, 0, 1, upper=True)
-                least = limit(used, shape, G, rate) / limit(np.full(T, B), shape, G, rate)
+                row = Row(cell, *shape, passed=TRAINING)
+                least = limit(row, peaks, int(lengths.sum())).seconds / limit(row, peaks).seconds
                 put(
                     {
                         "row": "lengths uniform in 1 ... T",

@@ -8,7 +8,7 @@ Rows: `module`, each shape of the grid, forward plus backward and inference, on 
 recurrent policy's update with resets inside the sequence, against the loop over steps that
 reinforcement learning libraries write; `model`, two models trained with `accelerate` and without.
 All pairs compute the same thing, which is checked first, and are timed in turns, the order swapped
-each round. Ratios are medians pair by pair, with a lower 95 % bound from resampling them. Calls of
+each round. Ratios are medians pair by pair, with the lower end of a 95 % interval. Calls of
 more than half a second are timed three times only. One JSON line per row; the first names machine,
 versions and commit.
 """

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from rnnfast import _core
+from rnnfast.bench import machine
+from rnnfast.bench.statistics import ratio_of_pairs
 
 
 def in_turns(
@@ -39,34 +37,14 @@ def in_turns(
 
 
 def ratio_of(times: np.ndarray, top: int, bottom: int, upper: bool = False) -> tuple[float, float]:
-    """Median of times[top] / times[bottom] pair by pair, and its lower or upper 95 % bound."""
-    ratios = times[:, top] / times[:, bottom]
-    rng = np.random.default_rng(0)
-    samples = np.median(rng.choice(ratios, (400, len(ratios))), axis=1)
-    return float(np.median(ratios)), float(np.quantile(samples, 0.95 if upper else 0.05))
+    """Median of times[top] / times[bottom] pair by pair, and an end of its 95 % interval."""
+    ratio, low, high = ratio_of_pairs(times[:, top], times[:, bottom])
+    return ratio, high if upper else low
 
 
 def header(**versions: str) -> dict:
     """Describe machine, versions (further ones as given) and commit."""
-    model = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    return {
-        "row": "header",
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "isa": _core.isa(),
-        "compiler": _core.build_info()["compiler"],
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        **versions,
-        "commit": commit,
-    }
+    return {"row": "header", **machine.describe(**versions)}
 
 
 class Lines:

@@ -223,6 +223,11 @@ struct KernelTable {
   void (*masked_rows)(const MaskedRows<Real>&, void* scratch, const Member&);
   void (*activation)(int which, const Real* in, Real* out, Index n);  // 0 sigmoid, 1 tanh, 2 relu
   uint64_t (*checksum)(const void* data, size_t bytes, uint64_t seed);
+  // The machine's peaks (cpu/peaks.h).
+  int flops_per_round;
+  Real (*multiply_add)(uint64_t rounds);
+  size_t read_block;  // bytes; what does not fill a block is not read
+  uint64_t (*read_memory)(const void* data, size_t bytes, uint64_t passes);
 };
 
 // Sizes of the tape of one scan, in elements; the layout is private to the instruction set.

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 import rnnfast
-from rnnfast.cli.yardstick import excess
+from rnnfast.reference.yardstick import excess
 from rnnfast.training import softmax_cross_entropy
 
 

@@ -158,7 +158,9 @@ def resolve(device: str, who: str) -> Any:
         engine = importlib.import_module("rnnfast.cuda.engine")
     if device not in _announced:
         _announced.add(device)
-        name = f"cpu ({engine.isa()})" if engine is _core else engine.__name__.split(".")[1]
+        name = (
+            f"cpu ({engine.isa()})" if engine is _core else "cuda" if device == "cuda" else "numpy"
+        )
         _log.debug("device=%s runs on %s", device, name)
     return engine
 

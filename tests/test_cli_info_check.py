@@ -13,7 +13,7 @@ import rnnfast
 from rnnfast import _backend
 from rnnfast.cli import check as check_module
 from rnnfast.cli import main
-from rnnfast.cli.yardstick import excess
+from rnnfast.reference.yardstick import excess
 
 EXTRAS = ("typer", "tqdm", "matplotlib", "safetensors", "rich")
 
@@ -61,7 +61,7 @@ def test_info_without_extras():
     assert run.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["train", "sample"])
+@pytest.mark.parametrize("command", ["train", "sample", "bench"])
 def test_other_commands_say_what_to_install(command):
     for arguments in ([command], [command, "--out", "x"], [command, "--help"]):
         run = without_extras(*arguments)
@@ -75,7 +75,7 @@ def test_other_commands_say_what_to_install(command):
 def test_help_without_extras():
     run = without_extras("--help")
     assert run.returncode == 0
-    for word in ("info", "check", "train", 'pip install "rnnfast[cli]"'):
+    for word in ("info", "check", "train", "bench", 'pip install "rnnfast[cli]"'):
         assert word in " ".join(run.stdout.split())
     assert without_extras("info", "--nonsense").returncode == 2
     assert without_extras("nonsense").returncode == 2
@@ -86,7 +86,7 @@ def test_help_with_extras(capsys):
     require("cli")
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert all(command in said for command in ("train", "sample", "info", "check"))
+    assert all(command in said for command in ("train", "sample", "bench", "info", "check"))
     assert main(["nonsense"]) == 2
 
 

@@ -1,10 +1,10 @@
-"""Kernels judged by `rnnfast.cli.yardstick`; no test of a kernel has a tolerance of its own."""
+"""Kernels judged by `rnnfast.reference.yardstick`; no test has a tolerance of its own."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rnnfast.cli.yardstick import judge
+from rnnfast.reference.yardstick import judge
 
 __all__ = ["check", "check_all", "check_options"]
 

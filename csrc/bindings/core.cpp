@@ -164,6 +164,29 @@ py::object activation(const std::string& isa, int which, const py::array_t<Real>
   return std::move(out);
 }
 
+// For `rnnfast bench`: flops done, so that the caller, who has the clock, knows the rate.
+template <class Real>
+double multiply_add(uint64_t rounds) {
+  const py::gil_scoped_release release;
+  const auto& table = kernels<Real>();
+  const volatile Real kept = table.multiply_add(rounds);
+  (void)kept;
+  return double(rounds) * table.flops_per_round;
+}
+
+// Reads uint64 words, a whole number of blocks (512 bytes are one in every instruction set), so many times; returns
+// the exclusive or of all words of all passes.
+uint64_t read_memory(const py::array_t<uint64_t, py::array::c_style>& data, uint64_t passes) {
+  const auto& table = kernels<float>();
+  const size_t bytes = size_t(data.nbytes());
+  if (bytes % table.read_block)
+    throw py::value_error("data has " + std::to_string(bytes) + " bytes, expected a multiple of " +
+                          std::to_string(table.read_block));
+  const void* const from = data.data();
+  const py::gil_scoped_release release;
+  return table.read_memory(from, bytes, passes);
+}
+
 std::vector<std::string> words(const char* text) {
   std::vector<std::string> out;
   std::string word;
@@ -298,6 +321,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("build_info", build_info);
   m.def("_activation_f32", activation<float>);
   m.def("_activation_f64", activation<double>);
+  m.def("_multiply_add_f32", multiply_add<float>);
+  m.def("_multiply_add_f64", multiply_add<double>);
+  m.def("_read_memory", read_memory, py::arg().noconvert(), py::arg());
 }
 
 }  // namespace rnnfast

@@ -2,6 +2,7 @@
 // exports a single table; everything else is local to the unit. It includes no C++ standard header: an inline
 // function shared with the baseline would leave the linker to choose which CPU's code both of them run.
 #include "linear.h"
+#include "peaks.h"
 #include "scan_backward.h"
 
 #define RNNFAST_JOIN_(a, b, c) a##b##_##c
@@ -181,6 +182,10 @@ extern "C" __attribute__((visibility("hidden"))) const KernelTable<Real> RNNFAST
     masked_rows,
     activation,
     checksum,
+    kFlopsPerRound,
+    multiply_add,
+    kReadBytes,
+    read_memory,
 };
 
 }  // namespace rnnfast

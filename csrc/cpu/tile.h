@@ -11,8 +11,6 @@
 #include "../api.h"
 #include "vec.h"
 
-#define RNNFAST_NOINLINE __attribute__((noinline))
-
 namespace rnnfast {
 namespace {
 

@@ -14,6 +14,7 @@
 #include "../math/hd.h"
 
 #define RNNFAST_INLINE inline __attribute__((always_inline))
+#define RNNFAST_NOINLINE __attribute__((noinline))
 // Every unrolled lambda carries it: GCC outlines some of them otherwise, the accumulators go to memory
 // and the product runs five times slower, without a word.
 #define RNNFAST_INLINE_LAMBDA __attribute__((always_inline))

@@ -18,8 +18,6 @@
 
 #if defined(__CUDACC__)
 #define RNNFAST_DEVICE __device__ __forceinline__
-#define RNNFAST_UNROLL _Pragma("unroll")
-#define RNNFAST_NO_UNROLL _Pragma("unroll 1")
 // 128 bytes suit every copy engine. All kernels of a unit share the one symbol.
 extern __shared__ __align__(128) unsigned char rnnfast_dynamic_shared[];
 #define RNNFAST_SHARED(T, name) T* const name = reinterpret_cast<T*>(rnnfast_dynamic_shared)
@@ -29,12 +27,19 @@ extern __shared__ __align__(128) unsigned char rnnfast_dynamic_shared[];
 #define RNNFAST_SPIN() ((void)0)
 #else
 #define RNNFAST_DEVICE inline __attribute__((always_inline))
-#define RNNFAST_UNROLL
-#define RNNFAST_NO_UNROLL
 #define RNNFAST_SHARED(T, name) T* const name = static_cast<T*>(simt::dynamic_shared())
 // The type of the lambda tells one array from another.
 #define RNNFAST_SHARED_ARRAY(T, name) auto& name = simt::shared_array<T>([] {})
 #define RNNFAST_SPIN() simt::spin()
+#endif
+
+// Only where code for the device is made: the host's compiler warns of words that it does not know.
+#if defined(__CUDA_ARCH__)
+#define RNNFAST_UNROLL _Pragma("unroll")
+#define RNNFAST_NO_UNROLL _Pragma("unroll 1")
+#else
+#define RNNFAST_UNROLL
+#define RNNFAST_NO_UNROLL
 #endif
 
 namespace rnnfast::cuda {

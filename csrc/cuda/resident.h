@@ -130,11 +130,12 @@ struct ResidentForward {
   AccumulateIn<Store>* carry;
 };
 
-// Units of a group: as many as keep the vectors of the operand busy with four sums for each load.
+// Units of a group. Forward has three or four sums for each vector of the operand that it loads. Backward would spill
+// registers with more than two units of an RNN.
 template <class Cell>
 constexpr int forward_units = Cell::G >= 3 ? 1 : 4;
 template <class Cell>
-constexpr int backward_units = Cell::G >= 3 ? 2 : 4;
+constexpr int backward_units = 2;
 
 template <class Cell, class Store, int kept>
 RNNFAST_GLOBAL((resident_threads<AccumulateIn<Store>>(kept)), 1)

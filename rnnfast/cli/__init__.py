@@ -1,4 +1,4 @@
-"""The command line: ``rnnfast train``, ``sample``, ``info`` and ``check``.
+"""The command line: ``rnnfast train``, ``sample``, ``bench``, ``info`` and ``check``.
 
 ``info`` and ``check`` need NumPy alone. The others need what ``pip install "rnnfast[cli]"`` brings,
 and say so where it is missing.
@@ -14,6 +14,11 @@ from collections.abc import Sequence
 from .. import ArgumentError, DeviceError
 
 _NEEDED = ("typer", "tqdm", "matplotlib", "safetensors")
+_WITH_EXTRAS = {
+    "train": "train a character model",
+    "sample": "let one write",
+    "bench": "the benchmark suite",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,11 +70,11 @@ def _without_extras(arguments: list[str], missing: str | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("info", help="CPU, kernels, threads, back ends, versions")
     commands.add_parser("check", help="every kernel against the reference, on this machine")
-    for name, purpose in (("train", "train a character model"), ("sample", "let one write")):
+    for name, purpose in _WITH_EXTRAS.items():
         help_text = f'{purpose} (needs: pip install "rnnfast[cli]")'
         commands.add_parser(name, help=help_text, add_help=False)
     known, rest = parser.parse_known_args(arguments)
-    if known.command in ("train", "sample"):
+    if known.command in _WITH_EXTRAS:
         print(
             f"rnnfast {known.command} needs {missing}, which is not installed. "
             f'Install it with: pip install "rnnfast[cli]"',

@@ -11,6 +11,7 @@ import typer
 from .. import set_num_threads
 from ..errors import ArgumentError
 from . import train as training
+from .bench import app as bench
 from .character_model import CELLS
 from .check import check as run_check
 from .info import info as run_info
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench, name="bench")
 
 
 @app.command()

@@ -16,8 +16,8 @@ import numpy as np
 from .. import CELLS, CellSpec, IndexedRows, last_kernel, ops
 from .._scan_options import ScanOptions
 from ..reference import engine
+from ..reference.yardstick import excess
 from ..training import Linear
-from .yardstick import excess
 
 # T, B, I, H: tails of every vector width, the direct and the packed road, more rows than a tile.
 SHAPES = (

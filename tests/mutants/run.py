@@ -29,6 +29,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import pybind11
+
 import rnnfast
 
 HERE = Path(__file__).resolve().parent
@@ -58,9 +60,14 @@ class Mutant:
     tests: str
 
     @property
+    def cuda(self) -> bool:
+        """Whether the CUDA module has to be built again, for the CPU."""
+        return self.file.startswith("csrc/cuda/")
+
+    @property
     def compiled(self) -> bool:
         """Whether the package has to be built again."""
-        return self.file.startswith("csrc/")
+        return self.file.startswith("csrc/") and not self.cuda
 
     def broken(self, text: str) -> str | None:
         """Return the file's text with the break, or None unless its words stand there once."""
@@ -81,6 +88,7 @@ class Copy:
 
     def __init__(self, directory: Path) -> None:
         self.tree = directory / "tree"
+        self.twin = directory / "build" / "twin"
         listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
         names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True).stdout
         for name in names.decode().split("\0"):
@@ -108,7 +116,7 @@ class Copy:
             command,
             cwd=self.tree,
             # A mutant may keep a file's size and second: cached bytecode would hide it.
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "RNNFAST_TEST_TWIN": str(self.twin)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -131,6 +139,19 @@ class Copy:
             *("--editable", "."),
         )
 
+    def build_twin(self) -> subprocess.CompletedProcess[str]:
+        """Compile the CUDA module for the CPU."""
+        build = str(self.twin.parent)
+        made = self.run(
+            *("cmake", "-S", str(self.tree), "-B", build, "-G", "Ninja", "-DRNNFAST_CUDA=OFF"),
+            *("-DRNNFAST_CUDA_TWIN=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"),
+            *("-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1", f"-DPython_EXECUTABLE={self.python}"),
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        )
+        if made.returncode:
+            return made
+        return self.run("cmake", "--build", build, "--target", "rnnfast_cuda_twin")
+
     def test(self, tests: str) -> subprocess.CompletedProcess[str]:
         """Run pytest with these arguments, up to the first failure."""
         return self.run(
@@ -149,8 +170,8 @@ def verdict(copy: Copy, mutant: Mutant) -> tuple[bool, str]:
         return False, "STALE: its words do not stand in the file exactly once"
     path.write_text(broken, "utf-8")
     try:
-        if mutant.compiled:
-            built = copy.build()
+        if mutant.compiled or mutant.cuda:
+            built = copy.build_twin() if mutant.cuda else copy.build()
             if built.returncode:
                 return False, f"BROKEN: does not compile\n{built.stdout[-2000:]}"
         try:
@@ -182,6 +203,10 @@ def main() -> int:
         built = copy.build()
         if built.returncode:
             raise SystemExit(f"the unbroken tree does not build\n{built.stdout}")
+        if any(mutant.cuda for mutant in mutants):
+            built = copy.build_twin()
+            if built.returncode:
+                raise SystemExit(f"the unbroken CUDA module does not build\n{built.stdout}")
         for tests in sorted({mutant.tests for mutant in mutants}):
             tested = copy.test(tests)
             if tested.returncode != PASSED:

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# On a machine with an NVIDIA GPU, PyTorch with CUDA, nvcc, CMake, ninja, pybind11, scikit-build-core and pytest: build for its
+# architecture, test the CUDA kernels on it, and time the points of points.py. Raw logs and results go to DIRECTORY.
+#
+#     benchmarks/gpu/run.sh DIRECTORY [OPTION of points.py]...
+#
+# A run that is cut off goes on where it stopped: points that are in DIRECTORY/points.jsonl are not timed again.
+set -euo pipefail
+out=$(realpath "$1")
+shift
+mkdir -p "$out"
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-python3}
+
+"$PYTHON" -c "import torch; assert torch.cuda.is_available(), 'PyTorch sees no GPU'"
+capability=$("$PYTHON" -c "import torch; print('%d%d' % torch.cuda.get_device_capability())")
+case $capability in 90) arch=90a-real ;; *) arch=$capability-real ;; esac
+{
+  date -u +%FT%TZ
+  git rev-parse HEAD 2>/dev/null || echo "commit unknown"
+  nvidia-smi || true
+  nvcc --version
+} >"$out/machine.log" 2>&1
+
+environment=${RNNFAST_GPU_ENVIRONMENT:-$out/environment}
+if [ ! -e "$environment" ]; then "$PYTHON" -m venv --system-site-packages "$environment"; fi
+time "$environment/bin/python" -m pip install --no-deps --no-build-isolation \
+  --config-settings=cmake.define.RNNFAST_CUDA=ON "--config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES=$arch" \
+  . >"$out/build.log" 2>&1
+"$environment/bin/rnnfast" info | tee "$out/info.log"
+
+tests=0
+RNNFAST_REQUIRE=cuda,torch "$environment/bin/python" -P -m pytest -q -p no:cacheprovider tests/test_cuda_*.py \
+  tests/test_torch_cuda.py >"$out/tests.log" 2>&1 || tests=$?
+tail -5 "$out/tests.log"
+
+"$environment/bin/python" -P benchmarks/gpu/points.py --out "$out/points.jsonl" "$@" 2>&1 | tee -a "$out/points.log"
+exit "$tests"

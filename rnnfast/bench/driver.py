@@ -1,0 +1,398 @@
+"""Runs rows: every contender is checked, then all are timed in turns, one at a time.
+
+A contender is one way of one peer: `rnnfast`, `rnnfast plain`, `torch`, `torch cell`. A round gives
+each its turn, in random order; so a drift of the machine meets all, and ratios are taken round by
+round.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, DeviceError
+from . import machine, results
+from .check import ALLOWED, ALLOWED_PEERS, Judge
+from .grid import Row
+from .limit import flops, limit
+from .peers import OURS, PEERS, Peer
+from .problem import Problem
+from .process import Process, WorkerError
+from .statistics import ROUNDS_NEEDED, ratio_of_pairs
+
+__all__ = ["Contender", "Driver", "missing_rows"]
+
+# Many short turns meet more of the machine's moods than a few long ones, but each costs a warm-up.
+ROUNDS = 10
+# A call that takes this long fills the caches in a small part of itself.
+LONG_CALL = 0.02
+# Idle threads of one peer may spin before they sleep, GNU's OpenMP for milliseconds, which must not
+# be in another's turn. One thread leaves none behind.
+REST_SECONDS = 0.02
+# Of a turn, before it is timed: the caches are another's.
+WARM_SHARE = 0.1
+
+
+@dataclass
+class Contender:
+    """One way of one peer to do a row, checked.
+
+    Attributes
+    ----------
+    name : str
+    process : Process
+    way : str
+        As the worker calls it.
+    error : float
+        As a share of what the yardstick grants.
+    kernel : str or None
+    call_seconds : float
+        Of one call, roughly.
+    wall, cpu : list of float
+        Seconds of one call, by round.
+    """
+
+    name: str
+    process: Process
+    way: str
+    error: float
+    kernel: str | None
+    call_seconds: float = math.nan
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+class Driver:
+    """Runs rows with a set of peers; close it at the end.
+
+    Parameters
+    ----------
+    pythons : mapping of str to str
+        The Python of each peer's environment, by the peer's name; rnnfast is always there, in this
+        one's.
+    seconds : float
+        Time to be measured per row, shared by its contenders. Slow calls take more: each is done
+        `ROUNDS_NEEDED` times.
+    say : callable
+        Gets a line of progress.
+
+    Raises
+    ------
+    ArgumentError
+        If a peer is unknown.
+    """
+
+    def __init__(
+        self, pythons: Mapping[str, str], seconds: float, say: Callable[[str], None]
+    ) -> None:
+        self._pythons, self._seconds, self._say = pythons, seconds, say
+        unknown = [name for name in pythons if name not in {**PEERS, OURS.name: OURS}]
+        if unknown:
+            raise ArgumentError(
+                f"rnnfast bench: {unknown[0]!r} is no peer; there are {', '.join(PEERS)}."
+            )
+        if OURS.name not in pythons:
+            raise ArgumentError(f"rnnfast bench: no Python was given for {OURS.name} itself.")
+        self._processes: dict[tuple[str, int], Process | WorkerError] = {}
+        self._peaks: dict[int, machine.Peaks] = {}
+        # Lines of the file that belong before the next row, and peers that it has already.
+        self._news: list[dict[str, Any]] = []
+        self._told: list[dict[str, Any]] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="rnnfast-bench-")
+        self._random = random.Random(0)
+
+    def close(self) -> None:
+        """End all processes and remove what lay between them."""
+        for process in self._processes.values():
+            if isinstance(process, Process):
+                process.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, rows: Sequence[Row], out: Path) -> int:
+        """Run rows and append what is found to a file, row by row.
+
+        Returns
+        -------
+        int
+            How many rows have a wrong result of rnnfast itself.
+        """
+        absent = [name for name in PEERS if name not in self._pythons]
+        results.append(
+            out,
+            {
+                "kind": "machine",
+                **machine.describe(seconds=self._seconds),
+                "absent": dict.fromkeys(absent, "no environment was given"),
+            },
+        )
+        wrong = done = 0
+        began = time.monotonic()
+        for _, group in itertools.groupby(rows, key=lambda row: row.problem):
+            for entry in self._problem(list(group)):
+                done += 1
+                for news in self._news:
+                    results.append(out, news)
+                self._news.clear()
+                wrong += any(name.split()[0] == OURS.name for name in entry["wrong"])
+                results.append(out, entry)
+                self._say(f"{done}/{len(rows)}  {time.monotonic() - began:5.0f} s  {_said(entry)}")
+        return wrong
+
+    # One problem ---------------------------------------------------------------------------------
+
+    def _problem(self, rows: list[Row]) -> Iterator[dict[str, Any]]:
+        """Yield the entries of rows that share their arrays."""
+        problem = Problem(rows[0])
+        judges: dict[bool, Judge] = {}
+        folder = Path(self._folder.name) / "problem"
+        folder.mkdir()
+        files: dict[str, Path] = {}
+        for row in rows:
+            began = time.monotonic()
+            if row.backward not in judges:
+                judges = {row.backward: Judge(problem, row.backward)}  # one at a time in memory
+            entry = self._row(row, problem, judges[row.backward], folder, files)
+            yield {**entry, "took_seconds": round(time.monotonic() - began, 2)}
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+    def _row(
+        self, row: Row, problem: Problem, judge: Judge, folder: Path, files: dict[str, Path]
+    ) -> dict[str, Any]:
+        """Return the entry of a row."""
+        entry: dict[str, Any] = {"kind": "row", "id": row.id, **row.fields(), "used": problem.used}
+        entry |= {"times": {}, "wrong": {}, "left_out": {}}
+        try:
+            cores = machine.cores(row.threads)
+        except DeviceError as error:
+            entry["left_out"] = dict.fromkeys(self._pythons, str(error))
+            return entry
+        peaks = self._peaks.get(row.threads)
+        if peaks is None:
+            peaks = self._peaks[row.threads] = machine.measure_peaks(row.threads)
+            self._news.append({"kind": "peaks", **peaks.fields()})
+        least = limit(row, peaks, problem.used)
+        entry |= {
+            "flops": flops(row, problem.used),
+            "limit_us": _microseconds(least.seconds),
+            "bound": least.bound,
+            "remarks": machine.remarks_on(peaks),
+        }
+        contenders: list[Contender] = []
+        for name in self._pythons:
+            peer = OURS if name == OURS.name else PEERS[name]
+            if peer.system not in files:
+                files[peer.system] = problem.write(folder, peer.system)
+            try:
+                process = self._process(peer, row.threads, cores)
+                contenders += self._build(
+                    process, row, problem, judge, folder, files[peer.system], entry
+                )
+            except WorkerError as error:
+                entry["left_out"][name] = str(error)
+        self._time(row, contenders, entry)
+        return entry
+
+    def _process(self, peer: Peer, threads: int, cores: tuple[int, ...]) -> Process:
+        """Return the peer's process, started when first wanted, and again if it died."""
+        key = peer.name, threads
+        process = self._processes.get(key)
+        if isinstance(process, Process) and not process.alive:
+            process.close()
+            process = None
+        if process is None:
+            try:
+                process = Process(peer, self._pythons[peer.name], threads, cores)
+                news = {"kind": "peer", "name": peer.name, "versions": process.versions}
+                if news not in self._told:
+                    self._told.append(news)
+                    self._news.append(news)
+            except WorkerError as error:
+                process = error  # it will not start for the next row either
+            self._processes[key] = process
+        if isinstance(process, WorkerError):
+            raise process
+        return process
+
+    def _build(
+        self,
+        process: Process,
+        row: Row,
+        problem: Problem,
+        judge: Judge,
+        folder: Path,
+        arrays: Path,
+        entry: dict[str, Any],
+    ) -> list[Contender]:
+        """Return the ways of a peer whose results are right; note the others in the entry."""
+        peer = process.peer
+        answer = process.ask(do="build", row=row.fields(), arrays=str(arrays), folder=str(folder))
+        if "lacks" in answer:
+            raise WorkerError(answer["lacks"])
+        good = []
+        for way, said in answer["ways"].items():
+            name = f"{peer.name} {way}".strip()
+            allowed = ALLOWED if peer is OURS else ALLOWED_PEERS
+            path = Path(said["results"])
+            try:
+                error = judge.error(problem.read(path, peer.system), peer.complete)
+            except (KeyError, ValueError, TypeError) as trouble:
+                entry["wrong"][name] = f"{trouble}"
+                continue
+            finally:
+                path.unlink()
+            if error > allowed:
+                entry["wrong"][name] = (
+                    f"its error is {error:.3g} of what the yardstick grants, allowed {allowed:g}"
+                )
+                continue
+            good.append(Contender(name, process, way, error, said["kernel"]))
+        return good
+
+    # Timing --------------------------------------------------------------------------------------
+
+    def _time(self, row: Row, contenders: list[Contender], entry: dict[str, Any]) -> None:
+        """Time all contenders in turns and put what comes out into the entry."""
+        for contender in list(contenders):
+            try:
+                self._calibrate(contender)
+            except WorkerError as error:
+                self._drop(contender, contenders, entry, error)
+        began, busy = time.monotonic(), machine.busy_seconds()
+        spent, own = 0.0, -time.process_time()  # the driver is not another process
+        rounds = 0
+        while contenders and (rounds < ROUNDS_NEEDED or spent < self._seconds):
+            rounds += 1
+            turns = list(contenders)
+            self._random.shuffle(turns)
+            for contender in turns:
+                slice_seconds = self._seconds / (ROUNDS * len(turns))
+                try:
+                    took, cpu = self._turn(contender, slice_seconds)
+                except WorkerError as error:
+                    self._drop(contender, contenders, entry, error)
+                    continue
+                spent, own = spent + took, own + cpu
+                if row.threads > 1:
+                    time.sleep(REST_SECONDS)
+        own += time.process_time()
+        others = (machine.busy_seconds() - busy - own) / max(time.monotonic() - began, 1e-9)
+        entry["rounds"] = rounds
+        entry["others_cores"] = round(max(0.0, others), 2) if math.isfinite(others) else None
+        ours = next((c for c in contenders if c.name == OURS.name), None)
+        for contender in contenders:
+            entry["times"][contender.name] = self._figures(contender, ours, entry)
+
+    def _drop(
+        self,
+        contender: Contender,
+        contenders: list[Contender],
+        entry: dict[str, Any],
+        error: WorkerError,
+    ) -> None:
+        contenders.remove(contender)
+        entry["left_out"][contender.name] = str(error)
+
+    def _calibrate(self, contender: Contender) -> None:
+        """Find out what a call takes."""
+        calls, wall = 1, 0.0
+        while True:
+            wall = contender.process.ask(do="time", way=contender.way, calls=calls, warm=0)["wall"]
+            contender.call_seconds = max(wall / calls, 1e-9)
+            # The first call is not like those after it, and the clock's own cost must not count.
+            if wall > 0.001 and (calls > 1 or wall > LONG_CALL):
+                return
+            calls = max(2 * calls, min(10 * calls, math.ceil(0.002 / contender.call_seconds)))
+
+    def _turn(self, contender: Contender, seconds: float) -> tuple[float, float]:
+        """Give a contender its turn; return the seconds of the turn and those of all its cores."""
+        calls = max(1, round(seconds / contender.call_seconds))
+        warm = 0 if contender.call_seconds > LONG_CALL else max(1, math.ceil(WARM_SHARE * calls))
+        answer = contender.process.ask(do="time", way=contender.way, calls=calls, warm=warm)
+        contender.wall.append(answer["wall"] / calls)
+        contender.cpu.append(answer["cpu"] / calls)
+        share = 1 + warm / calls
+        return answer["wall"], answer["cpu"] * share
+
+    def _figures(
+        self, contender: Contender, ours: Contender | None, entry: dict[str, Any]
+    ) -> dict[str, Any]:
+        median = statistics.median(contender.wall)
+        figures: dict[str, Any] = {
+            "median_us": _microseconds(median),
+            "cpu_us": _microseconds(statistics.median(contender.cpu)),
+            "gflops": _rounded(entry["flops"] / median / 1e9),
+            "of_limit": _rounded(entry["limit_us"] / 1e6 / median),
+            "error": _rounded(contender.error),
+            "times_us": [_microseconds(wall) for wall in contender.wall],
+        }
+        if contender.kernel:
+            figures["kernel"] = contender.kernel
+        # Rounds in which both were there; a contender that died leaves none behind.
+        if ours is not None and contender is not ours:
+            ratio = ratio_of_pairs(contender.wall, ours.wall)
+            figures |= {name: _rounded(value) for name, value in ratio._asdict().items()}
+        return figures
+
+
+def missing_rows(rows: Sequence[Row], out: Path, again: bool) -> list[Row]:
+    """Return the rows that a file of results lacks, or all of them where they are wanted again.
+
+    Raises
+    ------
+    ArgumentError
+        If the file's results are of another CPU or commit: a table of both would mean nothing.
+    """
+    if not out.exists() or out.stat().st_size == 0:
+        return list(rows)
+    found = results.read(out)
+    here = machine.describe()
+    for there in found.machines:
+        for what in ("cpu", "isa", "commit"):
+            if there[what] != here[what]:
+                raise ArgumentError(
+                    f"rnnfast bench: {out} has results of {what} {there[what]}, this is "
+                    f"{here[what]}. Write to another file."
+                )
+    return [row for row in rows if again or row.id not in found.rows]
+
+
+def _microseconds(seconds: float) -> float:
+    return _rounded(seconds * 1e6)
+
+
+def _rounded(value: float) -> float:
+    """Four digits: more than any of these figures is good for."""
+    return float(f"{value:.4g}")
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    """Say in a line what a row came to."""
+    text = [entry["id"]]
+    ours = entry["times"].get(OURS.name)
+    if ours is not None:
+        text.append(f"{ours['median_us']:g} us, {ours['of_limit']:.0%} of the limit")
+    text += [
+        f"{name} {figures['ratio']:.2f}x"
+        for name, figures in entry["times"].items()
+        if "ratio" in figures
+    ]
+    text += [f"{name} WRONG: {reason}" for name, reason in entry["wrong"].items()]
+    if entry["left_out"]:
+        text.append(f"left out: {', '.join(entry['left_out'])}")
+    return "; ".join(text)

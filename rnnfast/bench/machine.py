@@ -1,0 +1,311 @@
+"""What machine this is, and what it can do at most: measured in the run that is judged by it."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, _backend
+from ..errors import DeviceError
+
+__all__ = ["Peaks", "busy_seconds", "cores", "describe", "measure_peaks", "remarks_on"]
+
+# Bytes of the caches of one core, L3 of all, where the system does not say.
+COMMON_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
+# Of a cache: the rest is taken by what passes through and by what else lies there. What is larger
+# than that share of L3 but not much larger than L3 is found there in part.
+USABLE = 0.75
+EDGE = 1.5
+# Above this, in cores, the machine is not ours: 2-thread rows suffered from 0.08 on.
+BUSY_CORES = 0.08
+
+# Measured with other programs on 2026-11-20, by vendor, family and model: (lowest, highest) in
+# GFLOP/s of float32 and GB/s read. Peaks that are further than 5 % outside are remarked upon.
+EARLIER: Mapping[tuple[str, int, int], Mapping[int, Mapping[str, tuple[float, float]]]] = {
+    ("AuthenticAMD", 26, 2): {
+        1: {
+            "float32": (259, 261),
+            "L1": (477, 517),
+            "L2": (195, 250),
+            "L3": (105, 128),
+            "L3 edge": (90, 95),
+            "DRAM": (41, 44),
+        },
+        2: {
+            "float32": (513, 517),
+            "L1": (960, 1034),
+            "L2": (390, 445),
+            "L3": (205, 230),
+            "L3 edge": (100, 108),
+            "DRAM": (48, 54),
+        },
+    }
+}
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a number of threads can do at most.
+
+    Attributes
+    ----------
+    threads : int
+    flops : mapping of str to float
+        Operations per second by dtype, multiply-adds counted as two.
+    read : mapping of str to float
+        Bytes per second that all threads together read, by level of memory.
+    caches : mapping of str to int
+        Bytes by level: L1 and L2 of one core, L3 of all.
+    others : float
+        Cores' worth of time that other processes used meanwhile.
+    """
+
+    threads: int
+    flops: Mapping[str, float]
+    read: Mapping[str, float]
+    caches: Mapping[str, int]
+    others: float = 0.0
+
+    def level_of(self, size: int) -> str:
+        """Return the level that holds `size` bytes, of which each thread reads its share."""
+        share = {"L1": size / self.threads, "L2": size / self.threads, "L3": size}
+        for level, part in share.items():
+            if part <= USABLE * self.caches[level]:
+                return level
+        return "L3 edge" if size <= EDGE * self.caches["L3"] else "DRAM"
+
+    def fields(self) -> dict[str, Any]:
+        """Return the attributes by name, as JSON takes them."""
+        return asdict(self)
+
+
+def cores(threads: int) -> tuple[int, ...]:
+    """Return the cores for so many threads: the last ones, for systems keep the first one busier.
+
+    Raises
+    ------
+    DeviceError
+        If this process may run on fewer.
+    """
+    mine = sorted(os.sched_getaffinity(0))
+    if threads > len(mine):
+        raise DeviceError(
+            f"rnnfast bench: {threads} threads need as many cores, this process has {len(mine)}."
+        )
+    return tuple(mine[-threads:])
+
+
+def describe(**more: Any) -> dict[str, Any]:
+    """Return machine, versions and commit, and what is given, for the head of a results file."""
+    core = _core()
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "cpu": _cpu()["model name"],
+        "cores": len(os.sched_getaffinity(0)),
+        "caches": caches(),
+        "system": platform.platform(),
+        "isa": core.isa(),
+        "compiler": core.build_info()["compiler"],
+        "rnnfast": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
+        **more,
+    }
+
+
+def _core() -> Any:
+    core = _backend.compiled.get("cpu")
+    if core is None:
+        reason = _backend.backends()["cpu"]
+        raise DeviceError(f"rnnfast bench: there is nothing to measure: {reason}.")
+    return core
+
+
+def _cpu() -> dict[str, str]:
+    """Return the first processor's entry of /proc/cpuinfo; what is not there reads as ""."""
+    entry = dict.fromkeys(("vendor_id", "cpu family", "model"), "")
+    entry["model name"] = platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(errors="replace").split("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            entry[name.strip()] = value.strip()
+    return entry
+
+
+def _commit() -> str:
+    """Return the commit of the clone that the package lies in, or that it lies in none."""
+    package = Path(__file__).resolve().parent.parent
+    git = ["git", "-C", str(package)]
+    try:
+        top = subprocess.run(
+            [*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        # A virtual environment inside some clone does not make an installed wheel part of it.
+        if Path(top) / "rnnfast" != package:
+            return "installed"
+        described = [*git, "describe", "--always", "--dirty"]
+        return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "installed"  # no git, or no clone
+
+
+def caches() -> dict[str, int]:
+    """Return bytes of L1 (data) and L2 of one core and of L3, as the system states them."""
+    found = {}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        if (index / "type").read_text().strip() != "Instruction":
+            text = (index / "size").read_text().strip()
+            units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+            size = int(text[:-1]) * units[text[-1]] if text[-1] in units else int(text)
+            found["L" + (index / "level").read_text().strip()] = size
+    return {level: found.get(level, size) for level, size in COMMON_CACHES.items()}
+
+
+def busy_seconds() -> float:
+    """Return the seconds that all processes together have used of all cores; nan if not stated."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return math.nan
+    user, nice, system, _, _, irq, softirq, steal = path.read_text().split()[1:9]
+    ticks = sum(map(int, (user, nice, system, irq, softirq, steal)))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measure_peaks(threads: int, seconds: float = 0.05) -> Peaks:
+    """Measure what so many threads can do at most, each on a core of its own.
+
+    Parameters
+    ----------
+    threads : int
+    seconds : float, default 0.05
+        Of one measurement; the best of five is taken, for all that can happen is a delay.
+    """
+    core = _core()
+    sizes, on = caches(), cores(threads)
+    busy, wall, own = busy_seconds(), time.perf_counter(), time.process_time()
+    flops, read = {}, {}
+    for dtype, add in (("float32", core._multiply_add_f32), ("float64", core._multiply_add_f64)):
+
+        def adding(rounds: int, add: Callable[[int], float]) -> float:
+            return add(rounds)
+
+        flops[dtype] = _best(adding, [add] * threads, on, seconds)
+    for level, size in _working_sets(sizes, threads).items():
+        arrays = [_aligned(size) for _ in range(threads)]
+
+        def reading(passes: int, array: np.ndarray) -> float:
+            core._read_memory(array, passes)
+            return float(passes * array.nbytes)
+
+        read[level] = _best(reading, arrays, on, seconds)
+    wall = time.perf_counter() - wall
+    others = (busy_seconds() - busy - (time.process_time() - own)) / wall
+    return Peaks(threads, flops, read, sizes, round(max(0.0, others), 2))
+
+
+def _working_sets(sizes: Mapping[str, int], threads: int) -> dict[str, int]:
+    """Bytes that each thread reads over and over, well inside of each level."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    dram = min(max(256 << 20, 2 * sizes["L3"]), memory // 8)
+    return {
+        "L1": sizes["L1"] // 2,
+        "L2": sizes["L2"] // 2,
+        # Beyond both L2, and no more of L3 than weights of the grid take.
+        "L3": min(8 * sizes["L2"], sizes["L3"] // 2) // threads,
+        "L3 edge": min(int(USABLE * sizes["L3"]), dram // threads),
+        "DRAM": dram // threads,
+    }
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Return words of about so many bytes: whole blocks of 512, none of them across cache lines."""
+    words = size // 512 * 64
+    # Written once, so that there is memory behind every page, and not the one page of zeros.
+    array = np.arange(words + 8, dtype=np.uint64)
+    skip = -array.ctypes.data % 64 // 8
+    return array[skip : skip + words]
+
+
+def _best(
+    work: Callable[[int, Any], float], arguments: list[Any], on: tuple[int, ...], seconds: float
+) -> float:
+    """Return the best rate of several tries; `work` gives what so many rounds have done."""
+    rounds, least = 1, 0.0
+    while least < seconds:  # how many rounds take that long
+        least = _together(work, rounds, arguments, on)[1]
+        rounds *= 1 if least >= seconds else min(16, max(2, int(seconds / max(least, 1e-9))))
+    tries = (_together(work, rounds, arguments, on) for _ in range(5))
+    return max(done / took for done, took in tries)
+
+
+def _together(
+    work: Callable[[int, Any], float], rounds: int, arguments: list[Any], on: tuple[int, ...]
+) -> tuple[float, float]:
+    """Run on all cores at once; return what was done, and the seconds from first to last."""
+    gate = threading.Barrier(len(on))
+    spans: list[tuple[float, float, float]] = []
+    troubles: list[BaseException] = []
+
+    def member(core: int, argument: Any) -> None:
+        try:
+            os.sched_setaffinity(0, {core})  # of this thread
+            gate.wait()
+            begin = time.perf_counter()
+            done = work(rounds, argument)
+            spans.append((begin, time.perf_counter(), done))
+        except BaseException as error:
+            troubles.append(error)
+            gate.abort()
+
+    pairs = zip(on, arguments, strict=True)
+    members = [threading.Thread(target=member, args=pair) for pair in pairs]
+    for thread in members:
+        thread.start()
+    for thread in members:
+        thread.join()
+    if troubles:
+        raise troubles[0]
+    begin, end = min(s[0] for s in spans), max(s[1] for s in spans)
+    return sum(s[2] for s in spans), end - begin
+
+
+def remarks_on(peaks: Peaks) -> list[str]:
+    """Return what is to be said of peaks: where they are not what such a CPU has shown before.
+
+    More than 5 % outside of earlier measurements counts; so does a machine that was not idle.
+    """
+    cpu = _cpu()
+    kind = (cpu["vendor_id"], _number(cpu["cpu family"]), _number(cpu["model"]))
+    known = EARLIER.get(kind, {}).get(peaks.threads)
+    now = {"float32": peaks.flops["float32"], **peaks.read}
+    remarks = []
+    if peaks.others > BUSY_CORES:
+        remarks.append(
+            f"other processes used {peaks.others} cores while peaks were measured, which are too "
+            "low then"
+        )
+    if known is None:
+        return [*remarks, f"no earlier peaks of {cpu['model name']} to compare with"]
+    for name, (low, high) in known.items():
+        rate = now[name] / 1e9
+        if not 0.95 * low <= rate <= 1.05 * high:
+            unit = "GFLOP/s" if name == "float32" else "GB/s"
+            remarks.append(f"{name} {rate:.0f} {unit}, earlier {low:g} to {high:g}")
+    return remarks
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else -1

@@ -1,0 +1,197 @@
+"""Results as a Markdown table, and pages that hold one between two comments."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError
+from . import results
+from .grid import INFERENCE
+from .peers import OURS, PEERS
+
+__all__ = ["MARK", "NAMES", "fastest", "fill", "table"]
+
+NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN, relu"}
+
+MARK = re.compile(
+    r"(?P<begin><!-- rnnfast bench table (?P<arguments>[^\n]*?) -->\n).*?"
+    r"(?P<end><!-- end of table -->)",
+    re.DOTALL,
+)
+"""Where a page has a table: the comment holds the arguments of the command that makes it."""
+NONE_YET = "No results of the suite are there yet.\n"
+
+
+def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
+    """Return the rows that fit one of the patterns, all without any, as a Markdown table.
+
+    A peer's column has its fastest way. Below the table stands what is not in it, and why.
+
+    Raises
+    ------
+    ArgumentError
+        If no row fits.
+    """
+    rows = [
+        row
+        for id, row in found.rows.items()
+        if not patterns or any(fnmatch.fnmatchcase(id, pattern) for pattern in patterns)
+    ]
+    if not rows:
+        wanted = ", ".join(patterns) or "anything"
+        raise ArgumentError(
+            f"rnnfast bench table: no row fits {wanted}; there are {len(found.rows)} rows."
+        )
+    peers = [name for name in PEERS if any(fastest(row, name) for row in rows)]
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("layer", _layer),
+        ("T, B, I, H", _shape),
+        ("pass", lambda row: row["passed"]),
+        ("threads", lambda row: str(row["threads"])),
+        ("rnnfast, µs", lambda row: _ours(row, "median_us", "{:,.4g}")),
+        ("plain call, µs", _plain),
+        ("of the limit", lambda row: _ours(row, "of_limit", "{:.0%}")),
+        ("GFLOP/s", lambda row: _ours(row, "gflops", "{:,.3g}")),
+        ("CPU, µs", lambda row: _ours(row, "cpu_us", "{:,.4g}")),
+    ]
+    columns += [(PEERS[name].title, partial(_ratio, peer=name)) for name in peers]
+    lines = [" | ".join(title for title, _ in columns), "|".join("---" for _ in columns)]
+    lines += [" | ".join(cell(row) for _, cell in columns) for row in rows]
+    text = "\n".join(f"| {line} |" if "---" not in line else f"|{line}|" for line in lines)
+    return f"{text}\n\n{_notes(found, rows)}"
+
+
+def _layer(row: dict[str, Any]) -> str:
+    text = NAMES.get(row["cell"], row["cell"])
+    text += f", {row['L']} layers" if row["L"] > 1 else ""
+    text += ", float64" if row["dtype"] == "float64" else ""
+    return text + (f", {row['option'].replace('_', ' ')}" if row["option"] else "")
+
+
+def _shape(row: dict[str, Any]) -> str:
+    return f"{row['T']}, {row['B']}, {row['I']}, {row['H']}"
+
+
+def _ours(row: dict[str, Any], what: str, form: str) -> str:
+    figures = row["times"].get(OURS.name)
+    return "-" if figures is None else form.format(_plain_number(figures[what]))
+
+
+def _plain_number(value: float) -> float:
+    """Without an exponent, which a format by digits would give large numbers."""
+    return round(value) if value >= 1000 else value
+
+
+def _plain(row: dict[str, Any]) -> str:
+    """Return the plain call beside a prepared layer, and a stream's step."""
+    said = []
+    for way in ("plain", "stream"):
+        figures = row["times"].get(f"{OURS.name} {way}")
+        if figures is not None:
+            text = f"{_plain_number(figures['median_us']):,.4g}"
+            said.append(text if way == "plain" else f"stream {text}")
+    if not said and row["passed"] != INFERENCE:
+        return ""
+    return ", ".join(said) or "-"
+
+
+def fastest(row: dict[str, Any], peer: str) -> dict[str, Any] | None:
+    """Return the figures of a peer's fastest way, None where it has none."""
+    ways = [figures for name, figures in row["times"].items() if name.split()[0] == peer]
+    return min(ways, key=lambda figures: figures["median_us"], default=None)
+
+
+def _ratio(row: dict[str, Any], peer: str) -> str:
+    figures = fastest(row, peer)
+    if figures is None:
+        return "wrong" if any(name.split()[0] == peer for name in row["wrong"]) else "-"
+    if "ratio" not in figures:
+        return f"{_plain_number(figures['median_us']):,.4g} µs"
+    return f"{figures['ratio']:.2f} (≥ {figures['low']:.2f})"
+
+
+def _notes(found: results.Results, rows: list[dict[str, Any]]) -> str:
+    """Say what was measured on, and what is not there and why."""
+    machine = found.machines[-1]
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}; rnnfast "
+        f"{machine['rnnfast']} ({machine['commit']}), {machine['compiler']}, Python "
+        f"{machine['python']}, {machine['date']}."
+    ]
+    versions = {
+        name: version
+        for peer, versions in found.versions.items()
+        if peer != OURS.name
+        for name, version in versions.items()
+        if name != "python"
+    }
+    if versions:
+        said = ", ".join(f"{name} {version}" for name, version in versions.items())
+        lines.append(f"Peers: {said}.")
+    for peaks in found.peaks.values():
+        noun = "thread" if peaks["threads"] == 1 else "threads"
+        read = ", ".join(f"{level} {rate / 1e9:.0f}" for level, rate in peaks["read"].items())
+        said = ", ".join(f"{rate / 1e9:.0f} of {kind}" for kind, rate in peaks["flops"].items())
+        lines.append(f"Peaks with {peaks['threads']} {noun}: {said} GFLOP/s; read, GB/s: {read}.")
+    remarks = dict.fromkeys(remark for row in rows for remark in row.get("remarks", ()))
+    lines += [f"Peaks: {remark}." for remark in remarks]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in machine["absent"].items():
+        reasons.setdefault(f"{name}: {reason}", [])
+    for what in ("left_out", "wrong"):
+        for row in rows:
+            for name, reason in row[what].items():
+                text = f"{name}{', wrong' if what == 'wrong' else ''}: {reason}"
+                reasons.setdefault(text, []).append(row["id"])
+    if reasons:
+        lines.append("Left out: " + "; ".join(_counted(*item) for item in reasons.items()) + ".")
+    return "  \n".join(lines) + "\n"
+
+
+def _counted(reason: str, ids: list[str]) -> str:
+    if not ids:
+        return reason
+    return f"{reason} ({ids[0]})" if len(ids) == 1 else f"{reason} ({len(ids)} rows)"
+
+
+def fill(page: Path) -> str:
+    """Return a page with every table in it made anew from its results.
+
+    Parameters
+    ----------
+    page : Path
+        Has comments ``<!-- rnnfast bench table FILE [--rows PATTERN]... -->`` and ``<!-- end of
+        table -->``; what is between them is replaced. FILE is relative to the page; one that is
+        not there gives a sentence that says so.
+
+    Raises
+    ------
+    ArgumentError
+        If the page has no such comments, or they cannot be followed.
+    """
+
+    def made(match: re.Match[str]) -> str:
+        file, *rest = shlex.split(match["arguments"])
+        if rest[::2] != ["--rows"] * (len(rest) // 2) or len(rest) % 2:
+            raise ArgumentError(
+                f"rnnfast bench table: {page} asks for {match['arguments']!r}, expected FILE "
+                "[--rows PATTERN]..."
+            )
+        patterns = rest[1::2]
+        path = page.parent / file
+        content = table(results.read(path), patterns) if path.exists() else NONE_YET
+        return f"{match['begin']}\n{content}\n{match['end']}"
+
+    text = page.read_text("utf-8")
+    if not MARK.search(text):
+        raise ArgumentError(
+            f"rnnfast bench table: {page} has no comment <!-- rnnfast bench table FILE --> with "
+            "<!-- end of table --> after it."
+        )
+    return MARK.sub(made, text)
