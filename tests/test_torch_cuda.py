@@ -27,7 +27,7 @@ import rnnfast.torch as ours  # noqa: E402
 from rnnfast import _backend  # noqa: E402
 from rnnfast.cells import CELLS  # noqa: E402
 from rnnfast.reference import scan  # noqa: E402
-from rnnfast.torch import _cuda_device  # noqa: E402
+from rnnfast.torch import _cuda_device, _dispatch, _weights  # noqa: E402
 
 kinds = pytest.mark.parametrize("kind", list(pairs.KINDS))
 D64 = torch.float64
@@ -564,6 +564,15 @@ def test_a_device_that_the_build_has_no_code_for(monkeypatch: pytest.MonkeyPatch
     why = _backend.cuda_module_on(0)[1]
     assert why == "no code for Old in this build, which is for 80-real, 90-virtual"
     assert _backend.cuda_module_on(1) == (module, None)
+
+
+def test_tensors_of_two_devices(gpu: Gpu) -> None:
+    x = gpu.there(torch.randn(T, B, I))
+    with gpu.on():
+        assert _dispatch.unfit((x, x.clone()), x) is None
+        assert _dispatch.unfit((x, x.to("meta")), x) == f"mixed devices, {x.device} and meta"
+        weights = _weights.DeviceWeights("gru", True, (x.to("meta"),))
+        assert _weights.apart(weights, x) == f"mixed devices, {x.device} and meta"
 
 
 @kinds
