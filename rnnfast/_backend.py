@@ -24,6 +24,7 @@ __all__ = [
     "backends",
     "compiled",
     "cuda_module",
+    "cuda_module_on",
     "get_num_threads",
     "last_kernel",
     "ran",
@@ -91,6 +92,27 @@ def cuda_module() -> tuple[Any, str | None]:
     """Return rnnfast._cuda, or None where it is absent; and why no device can run it, or None."""
     module, why = _load_cuda()
     return module, why if module is None else module.why_none()
+
+
+@functools.cache
+def _why_not_on(module: Any, number: int) -> str | None:
+    why = module.why_none()
+    if why is not None:
+        return why
+    device = module.devices()[number]
+    if device["runs"]:
+        return None
+    built_for = ", ".join(module.architectures())
+    return f"no code for {device['name']} in this build, which is for {built_for}"
+
+
+def cuda_module_on(number: int) -> tuple[Any, str | None]:
+    """Return rnnfast._cuda, or None where it is absent; and why this device cannot run it, or None.
+
+    For each call: what the devices are is asked for once.
+    """
+    module, why = _load_cuda()
+    return module, why if module is None else _why_not_on(module, number)
 
 
 def resolve(device: str, who: str) -> Any:

@@ -51,6 +51,9 @@ def layer_scratch(call: dict[str, Any], backward: bool, /) -> int: ...  # bytes
 def layer_run(  # puts a pass on a stream; returns the kernels' id
     call: dict[str, Any], backward: bool, scratch: int, stream: int, /
 ) -> str: ...
+def layer_weight_drop(  # puts R, or dR, with the mask of weight drop on a stream
+    call: dict[str, Any], rows: int, rows_in: int, rows_out: int, stream: int, /
+) -> None: ...
 
 # A storage type is "f32", "f64", or of 16 bits "bf16" or "f16".
 def masked_rows(

@@ -52,7 +52,7 @@ def both_ways(monkeypatch: pytest.MonkeyPatch, module: Any, inputs: list[Any], c
     with pairs.taken("fused"):
         fused = run()
     with monkeypatch.context() as patch, pairs.taken("composed"):
-        patch.setattr(_dispatch, "obstacle", lambda: "the test")
+        patch.setattr(_dispatch, "obstacle", lambda *kind: "the test")
         composed = run()
     assert ours.last_reason() == "the test"
     for k, (a, b) in enumerate(zip(fused, composed, strict=True)):
@@ -254,6 +254,19 @@ def test_functorch_and_meta_tensors_are_composed(kind: str) -> None:
     assert y.shape == (T, B, H)
     assert ours.last_reason() == "meta tensors"
     assert all(t.is_meta for t in pairs.tensors_in(last))
+
+
+@kinds
+def test_bfloat16_is_composed(kind: str) -> None:
+    wide = layer(kind, 2, **OWN).float()
+    narrow = layer(kind, 2, **OWN).to(torch.bfloat16)
+    x = pairs.draw((T, B, I), 0, torch.bfloat16, False)
+    given = {"lengths": [4, 1, 0], "reset": np.arange(T * B).reshape(T, B) % 3 == 0, "seed": 1}
+    with pairs.taken("composed"):
+        y, _ = narrow(x, **given)
+    assert ours.last_reason() == "torch.bfloat16"
+    assert y.dtype is torch.bfloat16
+    torch.testing.assert_close(y.float(), wide(x.float(), **given)[0], rtol=0, atol=0.1)
 
 
 def test_autocast_computes_options_in_the_weights_dtype() -> None:

@@ -65,6 +65,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("empty", empty_array);
   m.def("layer_scratch", layer_scratch);
   m.def("layer_run", layer_run);
+  m.def("layer_weight_drop", layer_weight_drop);
   m.def("masked_rows", masked_rows_of);
   m.def("_convert", convert_of);
   m.def("_have_code", have_code);

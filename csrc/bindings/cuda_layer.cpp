@@ -278,4 +278,30 @@ std::string layer_run(const py::dict& dict, bool backward, uintptr_t scratch, ui
   return id;
 }
 
+void layer_weight_drop(const py::dict& dict, Index rows, uintptr_t in, uintptr_t out,
+                       uintptr_t stream) {
+  const Call call(dict);
+  const OnDevice here(call.get<int>("device"));
+  const auto n = call.get<Index>("H");
+  with_storage(call, [&](auto store) {
+    using Store = decltype(store);
+    MaskedRows<Store> drop{};
+    drop.T = 1;
+    drop.B = rows;
+    drop.n = n;
+    drop.in = {reinterpret_cast<const Store*>(in), 0, n};
+    drop.out = {reinterpret_cast<Store*>(out), 0, n};
+    drop.purpose = Purpose::weight_drop;
+    drop.p = call.get<double>("weight_drop");
+    drop.random = {call.get<uint64_t>("seed"),
+                   call.get<uint32_t>("layer"),
+                   uint32_t(call.get<bool>("reverse")),
+                   0,
+                   0,
+                   nullptr};
+    masked_rows(drop, reinterpret_cast<cudaStream_t>(stream));
+    return 0;
+  });
+}
+
 }  // namespace rnnfast::cuda

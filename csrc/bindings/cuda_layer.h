@@ -1,9 +1,11 @@
 // One layer in one direction on arrays that lie on a device already. A call is a dict of pointers, strides and options,
-// made by rnnfast/cuda/_call.py, which has checked them: nothing here allocates, waits, or looks at an array.
+// made by rnnfast/cuda/_layer.py, which has checked them: nothing here allocates, waits, or looks at an array.
 #pragma once
 #include <pybind11/pybind11.h>
 
 #include <string>
+
+#include "../api.h"
 
 namespace rnnfast::cuda {
 
@@ -13,5 +15,8 @@ namespace py = pybind11;
 size_t layer_scratch(const py::dict& call, bool backward);
 // Put a pass on a stream of the call's device; returns the kernels' id.
 std::string layer_run(const py::dict& call, bool backward, uintptr_t scratch, uintptr_t stream);
+// R, or dR, of a call with the mask of weight drop, put on a stream: `rows` of H numbers. `out` may be `in`.
+void layer_weight_drop(const py::dict& call, Index rows, uintptr_t in, uintptr_t out,
+                       uintptr_t stream);
 
 }  // namespace rnnfast::cuda

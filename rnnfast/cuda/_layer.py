@@ -6,12 +6,19 @@ they lie, so that NumPy's copies and PyTorch's tensors take the same road.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from .._scan_options import ScanOptions
 from ..cells import CellSpec
 
-__all__ = ["Device", "Kept", "Memory", "Options", "Rows", "backward", "forward"]
+__all__ = [
+    *("Device", "Kept", "Memory", "Options", "Rows"),
+    *("backward", "drop_weights", "forward", "kept", "last_kernel", "options_of"),
+]
+
+_thread = threading.local()
 
 Array = Any
 Address = tuple[int, int, int]
@@ -87,26 +94,88 @@ class Options:
         return entries
 
 
+_NUMBERS = (
+    *("hold", "recurrent_dropout", "per_step", "training", "weight_drop", "cell_clip"),
+    *("gradient_clip", "burn_in", "tbptt", "seed", "layer", "t0"),
+)
+
+
+def options_of(options: ScanOptions | None, d: int, start: Array = None) -> Options:
+    """Return the options of direction d of a layer.
+
+    The arrays of `options` lie on the device, `reset_state` with one entry for each direction; for
+    flat arrays `start` and `lengths` take the place of `cu_seqlens`.
+    """
+    if options is None:
+        return Options({"reverse": d == 1})
+    numbers = {name: getattr(options, name) for name in _NUMBERS}
+    numbers["reverse"] = options.reverse or d == 1
+    if options.zoneout is not None:
+        numbers["zoneout"] = tuple(options.zoneout)
+    replacement, per_step = None, False
+    if options.reset_state is not None:
+        replacement = tuple(None if s is None else s[d] for s in options.reset_state)
+        shape = next((s.shape for s in replacement if s is not None), None)
+        # Flat arrays have no axis of time: (N, H), or (1, B, H) for all steps.
+        if shape is not None:
+            per_step = len(shape) == 2 or (len(shape) == 3 and shape[0] != 1)
+    return Options(
+        numbers,
+        lengths=options.lengths,
+        start=start,
+        mask=options.mask,
+        reset=options.reset,
+        row_ids=options.row_ids,
+        replacement=replacement,
+        replacement_per_step=per_step,
+    )
+
+
 @dataclass(frozen=True)
 class Kept:
     """What forward keeps for backward, and the call that it was made by."""
 
     call: dict[str, Any]
-    cell: Array  # (places, K, H)
-    c: Array | None  # (places, H), wide
+    tape: dict[str, Array]
     arrays: tuple[Array, ...]  # all whose pointers the call holds
+
+    @property
+    def cell(self) -> Array:
+        """The slots of the cell, (places, K, H)."""
+        return self.tape["tape_cell"]
+
+    @property
+    def c(self) -> Array | None:
+        """The second state after each step, (places, H), wide."""
+        return self.tape.get("tape_c")
+
+
+def last_kernel() -> str:
+    """Id of the last kernels that ran in this thread, "" before the first."""
+    return getattr(_thread, "kernel", "")
 
 
 def _pointers(memory: Memory, arrays: Any) -> tuple[int, ...]:
     return tuple(0 if a is None else memory.pointer(a) for a in arrays)
 
 
-def _run(device: Device, memory: Memory, call: dict[str, Any], backward: bool) -> str:
+def _run(device: Device, memory: Memory, call: dict[str, Any], backward: bool) -> None:
     scratch = memory.scratch(device.module.layer_scratch(call, backward))
-    return device.module.layer_run(call, backward, memory.pointer(scratch), device.stream)
+    where = memory.pointer(scratch), device.stream
+    _thread.kernel = device.module.layer_run(call, backward, *where)
 
 
-def forward(
+def drop_weights(device: Device, memory: Memory, options: Options, rows: Array) -> Array:
+    """Return R, or dR, (G*H, H) with the mask of weight drop."""
+    n, H = rows.shape
+    call = {"storage": device.storage, "device": device.number, "H": H, **options.numbers}
+    dropped = memory.empty((n, H))
+    where = memory.pointer(rows), memory.pointer(dropped)
+    device.module.layer_weight_drop(call, n, *where, device.stream)
+    return dropped
+
+
+def _call(
     device: Device,
     memory: Memory,
     spec: CellSpec,
@@ -115,30 +184,11 @@ def forward(
     weights: tuple[Array, ...],
     state0: tuple[Array, ...],
     y: tuple[Array, Address],
-    *,
-    indices: bool = False,
-    options: Options | None = None,
-    keep: bool = False,
-    family: str = "",
-) -> tuple[tuple[Array, ...], Kept | None, str]:
-    """Run one direction forward.
-
-    Parameters
-    ----------
-    x, y : (array, address)
-        (T, B, I), indices (T, B, 1) int64; (T, B, H). Flat: rows for (T, B).
-    weights : W, R, bW, bR
-        The biases may be None.
-    state0 : S arrays (B, H) or None
-
-    Returns
-    -------
-    states : tuple of (B, H)
-    kept : Kept or None
-    kernel : str
-        The id of the kernels that ran.
-    """
-    options = options or Options()
+    indices: bool,
+    options: Options,
+    family: str,
+) -> dict[str, Any]:
+    """Return what forward and backward say alike."""
     call: dict[str, Any] = {
         "cell": spec.name,
         "storage": device.storage,
@@ -156,10 +206,64 @@ def forward(
     for name, weight in zip(("W", "R", "bW", "bR"), weights, strict=True):
         if weight is not None:
             call[name] = memory.pointer(weight)
-    states = tuple(memory.empty((rows.B, rows.H)) for _ in spec.states)
-    written = {**call, "state_n": _pointers(memory, states)}
-    if options.replacement is not None:
-        written["replacement"] = _pointers(memory, options.replacement)
+    return call
+
+
+def kept(
+    device: Device,
+    memory: Memory,
+    spec: CellSpec,
+    rows: Rows,
+    x: tuple[Array, Address],
+    weights: tuple[Array, ...],
+    state0: tuple[Array, ...],
+    y: tuple[Array, Address],
+    *,
+    tape: dict[str, Array],
+    indices: bool = False,
+    options: Options | None = None,
+    family: str = "",
+) -> Kept:
+    """Return what `forward` of these arguments kept, whose arrays may lie elsewhere by now."""
+    options = options or Options()
+    call = _call(device, memory, spec, rows, x, weights, state0, y, indices, options, family)
+    call |= {name: memory.pointer(array) for name, array in tape.items()}
+    return Kept(call, tape, (x[0], y[0], weights, state0, options, *tape.values()))
+
+
+def forward(
+    device: Device,
+    memory: Memory,
+    spec: CellSpec,
+    rows: Rows,
+    x: tuple[Array, Address],
+    weights: tuple[Array, ...],
+    state0: tuple[Array, ...],
+    y: tuple[Array, Address],
+    *,
+    state_n: tuple[Array, ...],
+    indices: bool = False,
+    options: Options | None = None,
+    keep: bool = False,
+    family: str = "",
+) -> Kept | None:
+    """Run one direction forward.
+
+    Parameters
+    ----------
+    x, y : (array, address)
+        (T, B, I), indices (T, B, 1) int64; (T, B, H). Flat: rows for (T, B).
+    weights : W, R, bW, bR
+        The biases may be None.
+    state0 : S arrays (B, H) or None
+    state_n : S arrays (B, H)
+        Where the final states are written.
+
+    Returns
+    -------
+    Kept or None
+    """
+    options = options or Options()
     tape: dict[str, Array] = {}
     if keep:
         # Gates and cell states are outputs too, and zero where no step is.
@@ -174,12 +278,13 @@ def forward(
                 tape["tape_entered_c"] = memory.empty(shape, wide=True)
         if options.numbers.get("recurrent_dropout"):
             tape["tape_operand"] = memory.empty(shape, wide=True)
-    kept_call = {**call, **{name: memory.pointer(array) for name, array in tape.items()}}
-    kernel = _run(device, memory, {**written, **kept_call}, backward=False)
-    if not keep:
-        return states, None, kernel
-    arrays = (x[0], y[0], weights, state0, options, *tape.values())
-    return states, Kept(kept_call, tape["tape_cell"], tape.get("tape_c"), arrays), kernel
+    more: dict[str, Any] = {"indices": indices, "options": options, "family": family}
+    made = kept(device, memory, spec, rows, x, weights, state0, y, tape=tape, **more)
+    written = {**made.call, "state_n": _pointers(memory, state_n)}
+    if options.replacement is not None:
+        written["replacement"] = _pointers(memory, options.replacement)
+    _run(device, memory, written, backward=False)
+    return made if keep else None
 
 
 def backward(
@@ -188,7 +293,7 @@ def backward(
     kept: Kept,
     gradients: dict[str, Any],
     results: dict[str, Any],
-) -> str:
+) -> None:
     """Run the direction that kept this back.
 
     Parameters
@@ -199,10 +304,5 @@ def backward(
     results : dict
         Where to write: `dx` (an address), `add_to_dx`, `dW`, `dR`, `dbW`, `dbR` (pointers),
         `dstate0` (pointers), `dreplacement` (pointers, wide, added to).
-
-    Returns
-    -------
-    str
-        The id of the kernels that ran.
     """
-    return _run(device, memory, {**kept.call, **gradients, **results}, backward=True)
+    _run(device, memory, {**kept.call, **gradients, **results}, backward=True)

@@ -8,7 +8,6 @@ them.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,9 @@ from .._scan_options import ScanOptions
 from ..cells import CELLS
 from ..reference.engine import between_layers
 from . import _layer
+from ._layer import last_kernel
 
 __all__ = ["Prepared", "Tape", "backward", "between_layers", "forward", "last_kernel", "prepare"]
-
-_thread = threading.local()
-_WEIGHT_DROP = 5  # the purpose of its masks, rnnfast/_random.py
-
-
-def last_kernel() -> str:
-    """Id of the last kernels that ran in this thread, "" before the first."""
-    return getattr(_thread, "kernel", "")
 
 
 class _Memory:
@@ -98,11 +90,12 @@ class Tape:
     """What one forward call keeps, on the device."""
 
     def __init__(
-        self, cell: str, rows: _layer.Rows, dtype, params, kept, options, y, indices
+        self, cell: str, rows: _layer.Rows, dtype, params, kept, options, directions, y, indices
     ) -> None:
         self.cell, self.dtype, self.D = cell, dtype, len(params)
         self.T, self.B, self.I, self.H = rows.T, rows.B, rows.I, rows.H
         self.rows, self.params, self.kept, self.options = rows, params, kept, options
+        self.directions = directions  # the options of each, on the device
         self.y = y  # on the device
         self.indices: np.ndarray | None = indices  # None: x is dense
 
@@ -150,14 +143,16 @@ def forward(cell, x, params, state, out, keep_tape, threads, options=None):
     y_device = memory.empty((rows.places, D * H))
     x_at = rows.address(x_device.pointer, 1 if indices else I)
     directions = _directions(memory, options, D)
-    states, kept = [], []
+    states = [tuple(memory.empty((rows.B, H)) for _ in spec.states) for _ in range(D)]
+    kept = []
     for d, weights in enumerate(on_device):
         pointer, *strides = rows.address(y_device.pointer, D * H)
         y_at = (pointer + d * H * dtype.itemsize, *strides)
         start = tuple(memory.copy(None if s is None else s[d]) for s in state or (None,) * spec.S)
         if options is not None and options.weight_drop:
-            weights = (weights[0], _dropped(memory, weights[1], options, d), *weights[2:])
-        last, kept_d, kernel = _layer.forward(
+            R = _layer.drop_weights(memory.device, memory, directions[d], weights[1])
+            weights = (weights[0], R, *weights[2:])
+        kept_d = _layer.forward(
             memory.device,
             memory,
             spec,
@@ -166,11 +161,11 @@ def forward(cell, x, params, state, out, keep_tape, threads, options=None):
             weights,
             start,
             (y_device, y_at),
+            state_n=states[d],
             indices=indices,
             options=directions[d],
             keep=keep_tape,
         )
-        states.append(last)
         kept.append(kept_d)
         memory.wait()
     lead = (rows.places,) if flat else (T, B)
@@ -182,8 +177,7 @@ def forward(cell, x, params, state, out, keep_tape, threads, options=None):
     tape = None
     if keep_tape:
         copied = x.copy() if indices else None
-        tape = Tape(cell, rows, dtype, on_device, kept, options, y_device, copied)
-    _thread.kernel = kernel
+        tape = Tape(cell, rows, dtype, on_device, kept, options, directions, y_device, copied)
     return y, state_n, tape
 
 
@@ -234,10 +228,12 @@ def backward(tape, dy, dstate, need_dx, threads, dstates=None, dgates=None):
                 None if s is None else memory.zeros(s.shape[1:]) for s in options.reset_state
             ]
             results["dreplacement"] = tuple(0 if s is None else s.pointer for s in replaced)
-        _thread.kernel = _layer.backward(memory.device, memory, tape.kept[d], incoming, results)
+        _layer.backward(memory.device, memory, tape.kept[d], incoming, results)
         memory.wait()
         if options is not None and options.weight_drop:
-            written["dR"] = _dropped(memory, written["dR"], options, d)
+            dR = written["dR"]
+            written["dR"] = _layer.drop_weights(memory.device, memory, tape.directions[d], dR)
+            memory.wait()
         grads.append(_parameters(tape, written, options))
         dstate0.append([s.numpy() for s in first])
         dreset.append(replaced and [None if s is None else s.numpy() for s in replaced])
@@ -277,54 +273,24 @@ def _used(indices: np.ndarray, options: ScanOptions | None) -> np.ndarray:
     return used
 
 
-def _dropped(memory: _Memory, R: Any, options: ScanOptions, d: int) -> Any:
-    """Return R, or dR, with the mask of weight drop."""
-    module, storage = memory.device.module, memory.device.storage
-    key = (options.seed, options.layer, int(options.reverse or d == 1))
-    return module.masked_rows(
-        storage, R, None, False, options.weight_drop, _WEIGHT_DROP, *key, 0, 0, None
-    )
-
-
-def _directions(memory: _Memory, options: ScanOptions | None, D: int) -> list[Any]:
+def _directions(memory: _Memory, options: ScanOptions | None, D: int) -> list[_layer.Options]:
     """Return the options of each direction, their arrays on the device."""
     if options is None:
-        return [_layer.Options({"reverse": d == 1}) for d in range(D)]
+        return [_layer.options_of(None, d) for d in range(D)]
     lengths, start = options.lengths, None
+    replaced: Any = options.reset_state
     if options.cu_seqlens is not None:
-        lengths, start = np.diff(options.cu_seqlens), options.cu_seqlens[:-1]
-    shared = {
+        lengths, start = np.diff(options.cu_seqlens), memory.copy(options.cu_seqlens[:-1])
+    if replaced is not None:
+        replaced = tuple(
+            None if s is None else [memory.copy(s[d]) for d in range(D)] for s in replaced
+        )
+    arrays: dict[str, Any] = {
         "lengths": memory.copy(lengths),
-        "start": memory.copy(start),
         "mask": memory.copy(options.mask),
         "reset": memory.copy(options.reset),
         "row_ids": memory.copy(options.row_ids),
+        "reset_state": replaced,
     }
-    numbers = {
-        name: getattr(options, name)
-        for name in (
-            *("hold", "recurrent_dropout", "per_step", "training", "cell_clip", "gradient_clip"),
-            *("burn_in", "tbptt", "seed", "layer", "t0"),
-        )
-    }
-    if options.zoneout is not None:
-        numbers["zoneout"] = tuple(options.zoneout)
-    made = []
-    for d in range(D):
-        replacement, per_step = None, False
-        if options.reset_state is not None:
-            given = [None if s is None else s[d] for s in options.reset_state]
-            replacement = tuple(map(memory.copy, given))
-            shape = next((s.shape for s in given if s is not None), None)
-            # Flat arrays have no axis of time: (N, H), or (1, B, H) for all steps.
-            if shape is not None:
-                per_step = len(shape) == 2 or (len(shape) == 3 and shape[0] != 1)
-        made.append(
-            _layer.Options(
-                {**numbers, "reverse": options.reverse or d == 1},
-                **shared,
-                replacement=replacement,
-                replacement_per_step=per_step,
-            )
-        )
-    return made
+    there = options._replace(**arrays)
+    return [_layer.options_of(there, d, start) for d in range(D)]

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from ..cells import CELLS
-from . import _dispatch, _weights
-from ._scan import plain_call, run
-from ._weights import Weights
+from . import _cuda_device, _dispatch, _weights
+from ._call import plain_call
+from ._scan import run
+from ._weights import DeviceWeights, Weights
 
 __all__ = ["Cell", "GRUCell", "LSTMCell", "RNNCell"]
 
@@ -59,9 +60,9 @@ class Cell(nn.modules.rnn.RNNCellBase):
         last = tuple(s.squeeze(0) if batched else s[0, 0] for s in outputs[1:])
         return last[0] if S == 1 else last
 
-    def _fitting(self, x: Any, hx: Any) -> Weights | str:
+    def _fitting(self, x: Any, hx: Any) -> Weights | DeviceWeights | str:
         """Return the weights where the kernels take a call, or why it goes to PyTorch."""
-        reason = _dispatch.obstacle()
+        reason = _dispatch.obstacle(_cuda_device.kind_of(x))
         if reason is not None:
             return reason
         refused = "PyTorch refuses the call"
@@ -75,7 +76,7 @@ class Cell(nn.modules.rnn.RNNCellBase):
                 return refused
         if any(s is None for s in states):
             return refused
-        reason = _dispatch.unfit((x, *states), x.dtype)
+        reason = _dispatch.unfit((x, *states), x)
         if reason is not None:
             return reason
         bias = self.bias_ih is not None
@@ -84,8 +85,9 @@ class Cell(nn.modules.rnn.RNNCellBase):
         weights = _weights.find(self, self._name, _NAMES, 1, bias, self._weight_shapes)
         if isinstance(weights, str):
             return weights
-        if weights.dtype is not x.dtype:
-            return f"mixed dtypes, {x.dtype} and {weights.dtype}"
+        reason = _weights.apart(weights, x)
+        if reason is not None:
+            return reason
         shape = x.shape
         if len(shape) not in (1, 2) or shape[-1] != self.input_size:
             return refused

@@ -20,7 +20,7 @@ from ..reference import plan, scan
 from . import _dispatch
 
 if TYPE_CHECKING:
-    from ._scan import Call
+    from ._call import Call
 
 __all__ = ["gradients", "run"]
 
@@ -91,7 +91,7 @@ def _from_zero(call: Call, x: Tensor, states: tuple[Any, ...], weights: tuple) -
 def _run_stock(call: Call, tensors: Sequence[Any], masks: Sequence[Tensor]) -> tuple[Any, ...]:
     x, states, _, weights = call.split(tensors)
     first = _from_zero(call, x, states, weights)
-    layer, n = _STOCK[call.cell], len(weights) // call.L
+    layer, n = _without_cudnn(x, _STOCK[call.cell]), len(weights) // call.L
     y = x.transpose(0, 1) if call.batch_first else x
     parts = []
     for k in range(call.L):
@@ -107,6 +107,18 @@ def _run_stock(call: Call, tensors: Sequence[Any], masks: Sequence[Tensor]) -> t
         y = _between(call, k, y, masks)
     finals = [torch.cat(entries) for entries in zip(*parts, strict=True)]
     return (y.transpose(0, 1) if call.batch_first else y, *finals)
+
+
+def _without_cudnn(x: Tensor, layer: Any) -> Any:
+    """Return a layer that runs on PyTorch's own kernels, for cuDNN has no second derivatives."""
+    if not x.is_cuda:
+        return layer
+
+    def run(*arguments: Any) -> Any:
+        with torch.backends.cudnn.flags(enabled=False):
+            return layer(*arguments)
+
+    return run
 
 
 def _run_reference(call: Call, tensors: Sequence[Any], masks: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -181,13 +193,16 @@ def _plan(
     """Make the plan of one layer and direction, its arrays as tensors beside x."""
     T, B = x.shape[:2]
     options = call.options or ScanOptions()
-    dtype = np.dtype(str(x.dtype).removeprefix("torch."))
+    # NumPy has no bfloat16, and PyTorch's result type of a mask and x is to be that of x.
+    dtype = np.dtype(np.float64 if x.dtype is torch.float64 else np.float32)
     made = plan.make(
         options._replace(layer=k, reset_state=None), flat, d, T, B, call.spec.G, R.shape[1], dtype
     )
 
     def there(a: Any) -> Any:
-        return torch.as_tensor(a, device=x.device) if isinstance(a, np.ndarray) else a
+        if not isinstance(a, np.ndarray):
+            return a
+        return torch.as_tensor(a, dtype=None if a.dtype == bool else x.dtype, device=x.device)
 
     replacement = None
     if any(r is not None for r in resets):
@@ -221,12 +236,12 @@ def _pad(call: Call, flat: Any, x: Tensor) -> Tensor:
     """Bring x to (T, B, n)."""
     if call.packing is None:
         return x.transpose(0, 1) if call.batch_first else x
-    place = torch.from_numpy(flat.step), torch.from_numpy(flat.row)
+    place = torch.from_numpy(flat.step).to(x.device), torch.from_numpy(flat.row).to(x.device)
     padded = x.new_zeros(flat.T, flat.B, x.shape[1])
-    return padded.index_put(place, x.index_select(0, call.packing.rows))
+    return padded.index_put(place, x.index_select(0, call.packing.rows.to(x.device)))
 
 
 def _unpad(places: Tensor, flat: Any, y: Tensor) -> Tensor:
     """Bring (T, B, n) to the order of packed data."""
-    rows = y[torch.from_numpy(flat.step), torch.from_numpy(flat.row)]
-    return rows.index_select(0, places)
+    rows = y[torch.from_numpy(flat.step).to(y.device), torch.from_numpy(flat.row).to(y.device)]
+    return rows.index_select(0, places.to(y.device))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cells import CELLS
 from . import _dispatch, _scan
-from ._scan import Call
+from ._call import Call
 
 __all__ = ["scan"]
 

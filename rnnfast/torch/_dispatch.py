@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from .. import _backend
+from . import _cuda_device
 
 __all__ = [
     "as_leaf",
@@ -46,6 +47,7 @@ _last_reason: str | None = None
 
 _PLAIN = (Tensor, Parameter)
 _FLOATS = (torch.float32, torch.float64)
+_DEVICE_FLOATS = (*_FLOATS, torch.bfloat16, torch.float16)
 
 
 def count(way: str, reason: str) -> None:
@@ -95,8 +97,8 @@ _is_batched = torch._C._functorch.is_batchedtensor
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
-def obstacle() -> str | None:
-    """Say what of PyTorch's state keeps any call from the kernels; None where nothing does."""
+def obstacle(kind: str = "cpu") -> str | None:
+    """Say what of PyTorch's state keeps any call on a kind of device from the kernels, or None."""
     # Each of these asks for operators that PyTorch knows, one by one.
     if _tracing() is not None:
         return "tracing"
@@ -106,9 +108,9 @@ def obstacle() -> str | None:
         return "forward-mode differentiation"
     if _modes() > 0:
         return "a dispatch mode"
-    if _autocast() and torch.is_autocast_enabled("cpu"):
+    if _autocast() and torch.is_autocast_enabled(kind):
         return "autocast"
-    if "auto" not in _backend.compiled:
+    if kind == "cpu" and "auto" not in _backend.compiled:
         return f"the compiled module is absent: {_backend.backends()['cpu']}"
     return None
 
@@ -128,10 +130,18 @@ def as_leaf(module: Any, input: Any, hx: Any, options: dict[str, Any]) -> Any:
     return tracer.create_proxy("call_module", tracer.path_of_module(module), args, options)
 
 
-def unfit(tensors: Any, dtype: torch.dtype) -> str | None:
-    """Why these tensors, None among them left out, cannot be handed to a kernel; or None."""
-    if dtype not in _FLOATS:
+def unfit(tensors: Any, home: Tensor) -> str | None:
+    """Why these tensors, None among them left out, cannot be handed to a kernel; or None.
+
+    All must be as `home` is: of its type, on its device.
+    """
+    dtype, on_device = home.dtype, _cuda_device.lies_on(home)
+    if dtype not in (_DEVICE_FLOATS if on_device else _FLOATS):
         return f"{dtype}"
+    if on_device:
+        why = _cuda_device.why_not(home)
+        if why is not None:
+            return f"device {home.device}: {why}"
     for t in tensors:
         if t is None:
             continue
@@ -139,7 +149,10 @@ def unfit(tensors: Any, dtype: torch.dtype) -> str | None:
             if isinstance(t, Tensor):
                 return f"a tensor subclass, {type(t).__name__}"
             return f"{type(t).__name__} in the place of a tensor"
-        if not t.is_cpu:
+        if on_device:
+            if t.device != home.device:
+                return f"mixed devices, {home.device} and {t.device}"
+        elif not t.is_cpu:
             return "meta tensors" if t.is_meta else f"device {t.device}"
         if t.dtype is not dtype:
             return f"mixed dtypes, {dtype} and {t.dtype}"

@@ -20,11 +20,20 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import _values
 from ..cells import CELLS, CellSpec
 from ..errors import ArgumentError
-from . import _composed, _custom_ops, _dispatch, _options, _quick, _weights  # noqa: F401
+from . import (  # noqa: F401
+    _composed,
+    _cuda_device,
+    _custom_ops,
+    _dispatch,
+    _options,
+    _quick,
+    _weights,
+)
+from ._call import Call, plain_call
 from ._options import States
 from ._packed import Packing
-from ._scan import Call, plain_call, run
-from ._weights import Weights
+from ._scan import run
+from ._weights import DeviceWeights, Weights
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
 
@@ -182,9 +191,9 @@ class Recurrent(nn.RNNBase):
             call = replace(call, packing=Packing(input.batch_sizes))
         return self._run(call, weights, input, x, hx, (None,) * call.S, packed)
 
-    def _fitting(self, input: Any, x: Any, hx: Any, packed: bool) -> Weights | str:
+    def _fitting(self, input: Any, x: Any, hx: Any, packed: bool) -> Weights | DeviceWeights | str:
         """Return the weights where the kernels take a call, or why it goes to PyTorch."""
-        reason = _dispatch.obstacle()
+        reason = _dispatch.obstacle(_cuda_device.kind_of(x))
         if reason is not None:
             return reason
         if self.proj_size > 0:
@@ -199,19 +208,20 @@ class Recurrent(nn.RNNBase):
                 return "PyTorch refuses the call"
         if any(s is None for s in states):
             return "PyTorch refuses the call"
-        reason = _dispatch.unfit((x, *states), x.dtype)
+        reason = _dispatch.unfit((x, *states), x)
         if reason is not None:
             return reason
         weights = self._found()
         if isinstance(weights, str):
             return weights
-        if weights.dtype is not x.dtype:
-            return f"mixed dtypes, {x.dtype} and {weights.dtype}"
+        reason = _weights.apart(weights, x)
+        if reason is not None:
+            return reason
         if not self._shapes_fit(input, x, states, packed):
             return "PyTorch refuses the call"
         return weights
 
-    def _found(self) -> Weights | str:
+    def _found(self) -> Weights | DeviceWeights | str:
         cell, D = _CELLS[self.mode], 1 + self.bidirectional
         names, shapes = self._flat_weights_names, self._weight_shapes
         return _weights.find(self, cell, names, D, self.bias, shapes)
@@ -252,7 +262,7 @@ class Recurrent(nn.RNNBase):
     def _run(
         self,
         call: Call,
-        weights: Weights | str,
+        weights: Weights | DeviceWeights | str,
         input: Any,
         x: Tensor,
         hx: Any,
@@ -352,20 +362,23 @@ class Recurrent(nn.RNNBase):
             self._refuse_projection(", ".join(given) or "an option")
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
-        if torch.is_autocast_enabled("cpu"):
+        kind = _cuda_device.kind_of(x)
+        if torch.is_autocast_enabled(kind):
             # There is no composed form in lower precision; the kernels compute in the weights'.
-            with torch.autocast("cpu", enabled=False):
+            with torch.autocast(kind, enabled=False):
                 x = x.to(self._weights()[0].dtype)
                 input = input._replace(data=x) if packed else x
                 return self._forward_extended(input, hx, given)
         sizes = input.batch_sizes if packed else None
         self._check_extended(x, hx, sizes)
+        weights = self._fitting_extended(x, hx, given)
         cell = {name: getattr(self, name) for name in _options.CELL}
         cell.update((k, v) for k, v in given.items() if k in cell)
         batched = packed or x.dim() == 3
         read = _options.read(
             *(self._who, self._spec, self, cell, given, x, batched),
             None if sizes is None else int(sizes[0]),
+            isinstance(weights, DeviceWeights),
         )
         call = Call(
             _CELLS[self.mode],
@@ -386,10 +399,22 @@ class Recurrent(nn.RNNBase):
             if read.reset_to == "learned" and given.get("reset") is not None:
                 # (D*L, B, H), the same at every step.
                 resets = tuple((s if batched else s.unsqueeze(1)).unsqueeze(1) for s in learned)
-        states = () if hx is None else (hx if call.S > 1 else (hx,))
-        weights: Weights | str | None = _dispatch.obstacle()
-        weights = weights or _dispatch.unfit((x, *states, *resets), x.dtype)
-        return self._run(call, weights or self._found(), input, x, hx, resets, packed)
+        return self._run(call, weights, input, x, hx, resets, packed)
+
+    def _fitting_extended(
+        self, x: Tensor, hx: Any, given: dict[str, Any]
+    ) -> Weights | DeviceWeights | str:
+        """Return the weights where the kernels take a call with keywords, or why not."""
+        tensors = [x]
+        for entry in (hx, given.get("reset_state")):
+            tensors += entry if isinstance(entry, (tuple, list)) else (entry,)
+        if self.initial_state == "learned":
+            tensors += (getattr(self, f"{letter}_0") for letter in self._spec.states)
+        reason = _dispatch.obstacle(_cuda_device.kind_of(x)) or _dispatch.unfit(tensors, x)
+        weights = reason or self._found()
+        if not isinstance(weights, str):
+            weights = _weights.apart(weights, x) or weights
+        return weights
 
     def _check_extended(self, x: Any, hx: Any, sizes: Any) -> None:
         """Check input and state by PyTorch's own checks, in its words."""

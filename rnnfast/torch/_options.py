@@ -16,8 +16,9 @@ from .._scan_options import ScanOptions
 from .._shapes import Checker
 from ..cells import CellSpec
 from ..errors import ArgumentError, DTypeError
+from . import _cuda_device
 
-__all__ = ["CALL", "CELL", "States", "read", "settings"]
+__all__ = ["CALL", "CELL", "States", "on_host", "read", "settings"]
 
 CELL = ("recurrent_dropout", "recurrent_dropout_mode", "zoneout", "weight_drop", "cell_clip")
 """Options of the cell: attributes of a layer, and keyword arguments of a call in their place."""
@@ -26,6 +27,7 @@ CALL = (
     *("seed", "t0", "row_ids"),
 )
 """Options of one call."""
+_FLAGS = ("mask", "reset")
 _STEPS = ("lengths", "mask", "reset", "reset_state")
 
 
@@ -71,22 +73,21 @@ def read(
     x: Tensor,
     batched: bool,
     packed_rows: int | None,
-    steps: bool = True,
+    on_device: bool = False,
 ) -> Read:
     """Check the options of a call.
 
     `cell` are those in force of the cell, `given` those of the call as the user wrote them;
     `x` is (T, B, I), (B, T, I), unbatched (T, I) or packed, and then `packed_rows` is B.
+    With `on_device` the arrays of the result are tensors beside x.
     """
     for name in given:
         if name not in CALL and name not in CELL:
             known = ", ".join((*CALL, *CELL))
             raise TypeError(f"{who}: no option {name!r}; there are {known}.")
     L, D = module.num_layers, 1 + module.bidirectional
-    dtype = np.dtype(str(x.dtype).removeprefix("torch."))
     check = Checker(
         who,
-        (dtype, "the layer"),
         I=(module.input_size, "input_size"),
         H=(module.hidden_size, "hidden_size"),
         D=(D, "bidirectional"),
@@ -108,15 +109,19 @@ def read(
             form = BATCH_FIRST if module.batch_first else TIME_FIRST
         sizes = dict(zip(form.steps.split(), x.shape, strict=False))
         check.bind("input", **({"B": 1} | sizes))
-    arrays = dict(given)
+    arrays, there = dict(given), {}
     for name in ("lengths", "mask", "reset", "row_ids"):
-        if given.get(name) is not None:
-            arrays[name] = _host(who, name, given[name])
+        value = given.get(name)
+        if on_device and _cuda_device.lies_on(value):
+            there[name] = value
+            arrays[name] = _hollow(who, name, value)
+        elif value is not None:
+            arrays[name] = _host(who, name, value)
     fields: dict[str, Any] = {}
     resets: tuple[Tensor | None, ...] = (None,) * spec.S
     if packed_rows is None:
         fields |= _call.check_steps(check, form, arrays, None)
-        resets = _replacements(check, form, given, spec)
+        resets = _replacements(check, form, given, spec, x.dtype)
     reset_to = _values.choice(who, "reset_to", given.get("reset_to", "zero"), "zero", "learned")
     if reset_to == "learned" and given.get("reset_state") is not None:
         raise ArgumentError(
@@ -131,15 +136,60 @@ def read(
             arrays["seed"] = int(torch.randint(2**63 - 1, (), device="cpu"))
         fields |= _call.check_draws(who, arrays, check["B"], check.source("B"))._asdict()
     # The tape keeps copies of all arrays but of those of differentiation by PyTorch.
-    scan = None
-    if fields:
-        scan = ScanOptions(**{k: _copied(v) for k, v in fields.items()})
+    fields = {name: _copied(value) for name, value in fields.items()}
+    if on_device:
+        for name, value in fields.items():
+            if name in there:
+                most = check["T"] if name == "lengths" else 2**32 - 1
+                fields[name] = _entered(who, name, form, there[name], x, most)
+            elif isinstance(value, np.ndarray):
+                fields[name] = _cuda_device.put(value, x)
+    scan = ScanOptions(**fields) if fields else None
     wanted = _values.switch(who, "return_states", given.get("return_states", False))
     return Read(scan, resets, reset_to, wanted)
 
 
 def _copied(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def on_host(options: ScanOptions | None) -> ScanOptions | None:
+    """Return options of a call on a device as those of one on the CPU, which waits for them."""
+    if options is None:
+        return None
+    with torch._C._DisableFuncTorch():
+        tensors = {k: v for k, v in options._asdict().items() if isinstance(v, Tensor)}
+        return options._replace(**{name: t.cpu().numpy() for name, t in tensors.items()})
+
+
+def _hollow(who: str, name: str, value: Tensor) -> Any:
+    """Return zeros of the shape and dtype of a tensor on a device: what a checker may look at."""
+    kind = str(value.dtype).removeprefix("torch.")
+    try:
+        dtype = np.dtype(kind)
+    except TypeError:
+        raise DTypeError(
+            f"{who}: {name} is {kind}, expected {'bool' if name in _FLAGS else 'integers'}."
+        ) from None
+    return np.broadcast_to(np.zeros((), dtype), tuple(value.shape))
+
+
+def _entered(who: str, name: str, form: Any, value: Tensor, x: Tensor, most: int) -> Tensor:
+    """Return a copy of a tensor as kernels read it; nothing waits for its values."""
+    value = value.detach().to(x.device)
+    if name in _FLAGS:
+        if form is BATCH_FIRST:
+            value = value.transpose(0, 1)
+        elif form is UNBATCHED:
+            value = value.unsqueeze(1)
+        return value.clone(memory_format=torch.contiguous_format)
+    value = value.to(torch.int64, copy=True, memory_format=torch.contiguous_format)
+    # Kernels would read beyond the arrays. On a GPU this speaks as PyTorch's own index checks do.
+    torch._assert_async(
+        ((value >= 0) & (value <= most)).all(), f"{who}: {name} holds a value outside 0 ... {most}."
+    )
+    # The low half, for few operators know uint32.
+    return value if name == "lengths" else value.to(torch.int32).view(torch.uint32)
 
 
 def _host(who: str, name: str, value: Any) -> Any:
@@ -156,7 +206,7 @@ def _host(who: str, name: str, value: Any) -> Any:
 
 
 def _replacements(
-    check: Checker, form: Any, given: Mapping[str, Any], spec: CellSpec
+    check: Checker, form: Any, given: Mapping[str, Any], spec: CellSpec, dtype: torch.dtype
 ) -> tuple[Tensor | None, ...]:
     """Check `reset_state`; returns S tensors (D*L, T or 1, B, H) or None."""
     entries = _call.replacement_entries(check.who, given, spec.S)
@@ -170,14 +220,14 @@ def _replacements(
                     f"{check.who}: {name} is of type {type(tensor).__qualname__}, expected a "
                     "tensor."
                 )
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            if dtype != str(check.dtype):
+            if tensor.dtype != dtype:
+                came, expected = (str(d).removeprefix("torch.") for d in (tensor.dtype, dtype))
                 raise DTypeError(
-                    f"{check.who}: {name} is {dtype}, expected {check.dtype} as the input is. "
+                    f"{check.who}: {name} is {came}, expected {expected} as the input is. "
                     f"Use {name}.to(input.dtype)."
                 )
             # Its shape is all the checker looks at, so this array has no memory.
-            shape = np.broadcast_to(np.zeros((), check.dtype), tuple(tensor.shape))
+            shape = np.broadcast_to(np.zeros(()), tuple(tensor.shape))
             check.shape(name, shape, f"D*L {form.steps} H", f"D*L {form.once} H")
             if form is BATCH_FIRST:
                 tensor = tensor.transpose(1, 2)

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import _cuda_device
+
 __all__ = ["Packing"]
 
 
@@ -38,3 +40,9 @@ class Packing:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         self.rows, self.places = torch.from_numpy(order), torch.from_numpy(back)
+
+    def beside(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return `rows`, `places`, the lengths of rows and where they begin, on the device of x."""
+        begin = self.cu_seqlens
+        arrays = (self.rows.numpy(), self.places.numpy(), np.diff(begin), begin[:-1])
+        return tuple(_cuda_device.put(a, x) for a in arrays)

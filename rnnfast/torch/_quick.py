@@ -15,6 +15,7 @@ from torch import Tensor, from_numpy
 
 from .. import _backend
 from . import _dispatch, _scan, _weights
+from ._call import plain_call
 
 __all__ = ["run"]
 
@@ -55,7 +56,7 @@ def run(module: Any, x: Any, hx: Any) -> Any:
         # Before the call, which activation checkpointing leaves early.
         _dispatch.count_fused()
         nothing = (None,) * S
-        call = _scan.plain_call(kept.cell, L, D, kept.bias, batch_first)
+        call = plain_call(kept.cell, L, D, kept.bias, batch_first)
         y, *last = _scan.apply(call, kept, x, *(states or nothing), *nothing, *kept.tensors)
         return y, (last[0] if S == 1 else tuple(last))
     sequence = x.numpy() if not x.requires_grad else x.detach().numpy()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -19,9 +19,11 @@ from torch.nn import Parameter
 
 from .. import _backend
 from ..cells import CELLS
-from . import _dispatch
+from . import _cuda_device, _dispatch
 
-__all__ = ["Weights", "as_array", "as_weight", "find", "in_rows", "kept_of"]
+__all__ = [
+    *("DeviceWeights", "Weights", "apart", "as_array", "as_weight", "find", "in_rows", "kept_of"),
+]
 
 # Up to so many steps kernels run on weights as they lie, and packed ones pay only where both they
 # and the weights, which the checksum reads, are in the second-level cache. Time over time with the
@@ -128,6 +130,24 @@ class Weights:
         return list(packed)
 
 
+class DeviceWeights(NamedTuple):
+    """Weights on a GPU, in the order of PyTorch's flat list; nothing of them is kept."""
+
+    cell: str
+    bias: bool
+    tensors: tuple[Tensor, ...]
+
+
+def apart(weights: Weights | DeviceWeights, x: Tensor) -> str | None:
+    """Why weights and input, each fit for a kernel, are not so together; or None."""
+    w = weights.tensors[0]
+    if w.dtype is not x.dtype:
+        return f"mixed dtypes, {x.dtype} and {w.dtype}"
+    if w.device != x.device:
+        return f"mixed devices, {x.device} and {w.device}"
+    return None
+
+
 def kept_of(module: Any) -> Weights | None:
     """Return what is kept of a module, if its weights are still in the same memory and shape."""
     kept = _kept.get(module)
@@ -153,7 +173,7 @@ def kept_of(module: Any) -> Weights | None:
 
 def find(
     module: Any, cell: str, names: Sequence[str], D: int, bias: bool, shapes: Any
-) -> Weights | str:
+) -> Weights | DeviceWeights | str:
     """Return the weights of a module, or why no kernel takes them.
 
     `names` are those of the flat list, `shapes` a function that returns what shapes they must have.
@@ -167,11 +187,13 @@ def find(
     present = [t for t in tensors if t is not None]
     if len(present) != len(expected):
         return "a weight is None"
-    reason = _dispatch.unfit(present, present[0].dtype)
+    reason = _dispatch.unfit(present, present[0])
     if reason is not None:
         return reason
     if any(t.shape != shape for t, shape in zip(present, expected, strict=True)):
         return "PyTorch refuses the call"
+    if _cuda_device.lies_on(present[0]):
+        return DeviceWeights(cell, bias, tuple(present))
     made = Weights(cell, names, tensors, D, bias)
     if made.stay:
         _kept[module] = made

@@ -65,6 +65,11 @@ class Mutant:
         return self.file.startswith("csrc/cuda/")
 
     @property
+    def on_twin(self) -> bool:
+        """Whether its tests run on the CUDA module that was compiled for the CPU."""
+        return self.cuda or "cuda" in self.tests
+
+    @property
     def compiled(self) -> bool:
         """Whether the package has to be built again."""
         return self.file.startswith("csrc/") and not self.cuda
@@ -203,7 +208,7 @@ def main() -> int:
         built = copy.build()
         if built.returncode:
             raise SystemExit(f"the unbroken tree does not build\n{built.stdout}")
-        if any(mutant.cuda for mutant in mutants):
+        if any(mutant.on_twin for mutant in mutants):
             built = copy.build_twin()
             if built.returncode:
                 raise SystemExit(f"the unbroken CUDA module does not build\n{built.stdout}")
