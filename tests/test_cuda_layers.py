@@ -90,7 +90,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 def test_shapes(family, shape, cell):
     T, B, I, H = shape
     for dtype in (np.float32, np.float64):
