@@ -36,6 +36,10 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 # How far from float64 a result may be, in units of the dtype's epsilon times the largest value: it
 # catches a wrong kernel, not a rounding. The tests hold the yardstick.
 TOLERANCE = 64
+# The tests rehearse this file without a GPU, at other lengths.
+DEVICE = "cuda"
+LENGTHS = (64, 512)
+CHECKED_STEPS = 33
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,10 @@ class Subject:
             return self.forward()
 
 
-def worst(point: Point, subject: Subject, T: int) -> float:
-    """Return the largest error of any result, in epsilons of its largest value."""
-    plain = Subject(point, torch.nn, T, "cpu", torch.float64)
+def worst(point: Point, library: Any) -> float:
+    """Return the largest error of any result of a library, in epsilons of its largest value."""
+    subject = Subject(point, library, CHECKED_STEPS, DEVICE, DTYPES[point.dtype])
+    plain = Subject(point, torch.nn, CHECKED_STEPS, "cpu", torch.float64)
     plain.layer.load_state_dict(
         {name: value.double().cpu() for name, value in subject.layer.state_dict().items()}
     )
@@ -211,56 +216,58 @@ def kernels(run: Callable[[], Any]) -> dict[str, list[float]]:
 def measure(point: Point, seconds: float) -> dict[str, Any]:
     """Check a point, then time it."""
     row: dict[str, Any] = {"id": point.id, **asdict(point)}
-    dtype, lengths = DTYPES[point.dtype], (64, 512)
+    dtype = DTYPES[point.dtype]
     libraries = {"rnnfast": rnnfast.torch, "torch": torch.nn}
-    row["error"] = worst(point, Subject(point, rnnfast.torch, 33, "cuda", dtype), 33)
-    row["error_torch"] = worst(point, Subject(point, torch.nn, 33, "cuda", dtype), 33)
+    row["error"] = worst(point, rnnfast.torch)
     row["kernel"] = rnnfast.last_kernel()
-    row["dispatch"] = rnnfast.torch.last_reason()
+    row["not_fused"] = rnnfast.torch.last_reason()
+    row["error_torch"] = worst(point, torch.nn)
     if not row["error"] <= max(TOLERANCE, 4 * row["error_torch"]):
         row["wrong"] = True
         return row
     for passing in ("inference", "forward+backward"):
         times: dict[tuple[str, int], list[float]] = {}
         runs = {
-            (name, T): Subject(point, library, T, "cuda", dtype).passes()[passing]
+            (name, T): Subject(point, library, T, DEVICE, dtype).passes()[passing]
             for name, library in libraries.items()
-            for T in lengths
+            for T in LENGTHS
         }
         calls = {}
         for key, run in runs.items():
             run()
-            torch.cuda.synchronize()
             calls[key] = max(1, min(50, int(2e4 / max(microseconds(run, 1), 1))))
         end = time.monotonic() + seconds
-        while time.monotonic() < end or len(times.get(("torch", lengths[-1]), [])) < 5:
+        while time.monotonic() < end or len(times.get(("torch", LENGTHS[-1]), [])) < 5:
             for key, run in runs.items():
                 times.setdefault(key, []).append(microseconds(run, calls[key]))
         result: dict[str, Any] = {}
         for name in libraries:
-            short, long = (times[name, T] for T in lengths)
-            slopes = [(b - a) / (lengths[1] - lengths[0]) for a, b in zip(short, long, strict=True)]
+            short, long = (times[name, T] for T in LENGTHS)
+            slopes = [(b - a) / (LENGTHS[1] - LENGTHS[0]) for a, b in zip(short, long, strict=True)]
             result[name] = {
                 "step": statistics.median(slopes),
                 "step_spread": [min(slopes), max(slopes)],
                 "call": statistics.median(long),
-                "kernels": kernels(runs[name, lengths[1]]),
+                "kernels": kernels(runs[name, LENGTHS[1]]),
             }
-        ratios = [b / a for a, b in zip(times["rnnfast", 512], times["torch", 512], strict=True)]
+        ratios = [
+            b / a
+            for a, b in zip(times["rnnfast", LENGTHS[1]], times["torch", LENGTHS[1]], strict=True)
+        ]
         result["ratio"] = statistics.median(ratios)
         result["ratio_spread"] = [min(ratios), max(ratios)]
         row[passing] = result
     return row
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Time what is asked for and not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--grid", action="store_true", help="not only the mandatory points")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each pass of a point")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     done = set()
     if given.out.exists():
         done = {json.loads(line)["id"] for line in given.out.read_text("utf-8").splitlines()}
