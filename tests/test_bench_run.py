@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from rnnfast.bench import driver as driver_module
 from rnnfast.bench import machine, process, results
 from rnnfast.bench.check import Judge, reference
 from rnnfast.bench.driver import Driver, missing_rows
-from rnnfast.bench.grid import DROPOUT, TRAINING, Row
+from rnnfast.bench.grid import DROPOUT, GRID, INFERENCE, TRAINING, Row
 from rnnfast.bench.machine import Peaks
 from rnnfast.bench.peers import OURS, PEERS, Peer
 from rnnfast.bench.problem import SEED, Problem
@@ -31,6 +33,17 @@ base = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(base)
 start, lacks, build = base.start, base.lacks, base.build
 {more}
+"""
+MEETING = """
+def build(row, arrays, weights):
+    here = os.path.dirname(__file__)
+    open(os.path.join(here, "{0} is here"), "w").close()
+    end = time.monotonic() + 20
+    while not os.path.exists(os.path.join(here, "{1} is here")):
+        if time.monotonic() > end:
+            raise RuntimeError("it waited in vain")
+        time.sleep(0.001)
+    return base.build(row, arrays, weights)
 """
 FAKES = {
     "right": "",
@@ -109,6 +122,36 @@ def build(row, arrays, weights):
     "mute": """
 def build(row, arrays, weights):
     time.sleep(60)
+""",
+    # Each builds only once the other has begun to.
+    "one": MEETING.format("one", "other"),
+    "other": MEETING.format("other", "one"),
+    # One call for the check, six rounds, and no more.
+    "long": """
+count = 0
+def build(row, arrays, weights):
+    call, results = base.build(row, arrays, weights)[""]
+    def sleeping():
+        global count
+        count += 1
+        if count > 7:
+            raise RuntimeError("a call too many")
+        time.sleep(0.03)
+        return call()
+    return {"": (sleeping, results)}
+""",
+    "spinning": """
+import threading
+def spin():
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+def build(row, arrays, weights):
+    call, results = base.build(row, arrays, weights)[""]
+    def leaving_a_thread():
+        threading.Thread(target=spin).start()
+        return call()
+    return {"": (leaving_a_thread, results)}
 """,
 }
 
@@ -224,6 +267,45 @@ def test_a_mute_peer_is_left_out(monkeypatch, fakes, tmp_path):
     monkeypatch.setattr(process, "ANSWER_SECONDS", 3.0)
     (row,) = run_with(monkeypatch, {"mute": fakes["mute"]}, tmp_path / "out").rows.values()
     assert row["left_out"] == {"mute": "no answer within 3 seconds"}
+
+
+def test_all_build_at_once(monkeypatch, fakes, tmp_path):
+    peers = {name: fakes[name] for name in ("one", "other")}
+    (row,) = run_with(monkeypatch, peers, tmp_path / "out").rows.values()
+    assert row["left_out"] == {}
+    assert {"one", "other"} <= set(row["times"])
+
+
+def test_a_long_call_is_not_done_more_often_than_needed(monkeypatch, fakes, tmp_path):
+    (row,) = run_with(monkeypatch, {"long": fakes["long"]}, tmp_path / "out").rows.values()
+    assert row["left_out"] == {}
+    times = row["times"]["long"]["times_us"]
+    assert len(times) == 6
+    assert min(times) > 30000
+
+
+def test_the_next_turn_waits_for_threads_that_spin(fakes, tmp_path):
+    worker = Process(fakes["spinning"], sys.executable, 1, machine.cores(1))
+    try:
+        problem = Problem(SMALL)
+        arrays = str(problem.write(tmp_path, "pytorch"))
+        worker.ask(do="build", row=SMALL.fields(), arrays=arrays, folder=str(tmp_path))
+        for most, least, less_than in ((20.0, 0.2, 10.0), (0.05, 0.05, 0.2), (20.0, 0.0, 10.0)):
+            if least:
+                worker.ask(do="time", way="", calls=1, warm=0)
+            began = time.monotonic()
+            worker.rest(most)
+            assert least <= time.monotonic() - began < less_than
+    finally:
+        worker.close()
+
+
+def test_quick_rows_come_first(monkeypatch, tmp_path):
+    rows = [Row("lstm", 3, 2, 5, 64), Row("gru", 3, 2, 5, 8), Row("rnn_tanh", 3, 2, 5, 64)]
+    rows += [replace(row, passed=TRAINING) for row in rows]
+    found = run_with(monkeypatch, {}, tmp_path / "out", rows)
+    ran = [(row["cell"], row["passed"]) for row in found.rows.values()]
+    assert ran == [(c, p) for c in ("gru", "rnn_tanh", "lstm") for p in (INFERENCE, TRAINING)]
 
 
 def test_a_python_that_is_not_there(monkeypatch, fakes, tmp_path):
@@ -365,6 +447,14 @@ def test_a_broken_file_is_refused(tmp_path, text, where):
         results.read(tmp_path / "out")
 
 
+def test_rows_are_read_in_the_order_of_the_grid(tmp_path):
+    out = tmp_path / "out"
+    ids = [GRID[5].id, "an older one", GRID[2].id, GRID[5].id, "another"]
+    for id in ids:
+        results.append(out, {"kind": "row", "id": id})
+    assert list(results.read(out).rows) == [GRID[2].id, GRID[5].id, "an older one", "another"]
+
+
 def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
     out = tmp_path / "out"
     results.append(out, {"kind": "row", "id": "a"})
@@ -434,18 +524,30 @@ def test_the_reference_is_that_of_the_layers(option):
 
 
 def test_the_judge():
+    """One with gradients judges a pass without them too, and says so where they come or lack."""
     problem = Problem(SMALL)
-    judge = Judge(problem, False)
     plain = reference(problem, np.dtype("float32"), False)
-    assert judge.error(plain) <= 0.5  # twice plain's own error is granted, and something besides
-    off = {**plain, "y": plain["y"] + np.float32(1e-3)}
-    assert judge.error(off) > 100
-    with pytest.raises(ValueError, match="no c_n and unexpected z"):
-        judge.error({"y": plain["y"], "h_n": plain["h_n"], "z": plain["y"]})
-    with pytest.raises(ValueError, match=r"y is float64 of shape \(3, 2, 8\), expected float32"):
-        judge.error({**plain, "y": plain["y"].astype(float)})
-    with pytest.raises(ValueError, match=r"y is float32 of shape \(2, 3, 8\)"):
-        judge.error({**plain, "y": plain["y"].swapaxes(0, 1)})
+    for judge in (Judge(problem, False), Judge(problem, True)):
+        # Twice plain's own error is granted, and something besides.
+        assert judge.error(plain, False) <= 0.5
+        off = {**plain, "y": plain["y"] + np.float32(1e-3)}
+        assert judge.error(off, False) > 100
+        with pytest.raises(ValueError, match="no c_n and unexpected z"):
+            judge.error({"y": plain["y"], "h_n": plain["h_n"], "z": plain["y"]}, False)
+        with pytest.raises(
+            ValueError, match=r"y is float64 of shape \(3, 2, 8\), expected float32"
+        ):
+            judge.error({**plain, "y": plain["y"].astype(float)}, False)
+        with pytest.raises(ValueError, match=r"y is float32 of shape \(2, 3, 8\)"):
+            judge.error({**plain, "y": plain["y"].swapaxes(0, 1)}, False)
+        with pytest.raises(ValueError, match="unexpected dx"):
+            judge.error({**plain, "dx": plain["y"]}, False)
+    both = reference(problem, np.dtype("float32"), True)
+    assert judge.error(both, True) <= 0.5
+    with pytest.raises(ValueError, match="no dh0, dc0, dx"):
+        judge.error(
+            {**plain, **{n: a for n, a in both.items() if n.startswith(("dw", "db"))}}, True
+        )
 
 
 CASES = [
@@ -494,7 +596,7 @@ def test_peers_compute_the_same(name, tmp_path):
             for way, said in answer["ways"].items():
                 ways.add(way)
                 found = problem.read(Path(said["results"]), peer.system)
-                assert judge.error(found, peer.complete) <= 4, (row.id, way)
+                assert judge.error(found, row.backward, peer.complete) <= 4, (row.id, way)
                 timed = worker.ask(do="time", way=way, calls=2, warm=1)
                 assert timed["wall"] > 0
                 assert timed["cpu"] >= 0

@@ -25,7 +25,7 @@ took 1.5. A gate in the wrong place, or a product in half precision, is thousand
 
 
 class Judge:
-    """The reference's results for one problem and pass, and what they say about others.
+    """The reference's results for one problem, and what they say about others.
 
     float32 is judged by float64, and float64 by long double. An array is judged as a whole, and
     those of parameters gate block by gate block.
@@ -38,13 +38,15 @@ class Judge:
         self._plain = reference(problem, narrow, backward)
         self._ref = reference(problem, wide, backward)
 
-    def error(self, found: Arrays, complete: bool = True) -> float:
+    def error(self, found: Arrays, backward: bool, complete: bool = True) -> float:
         """Return the worst error as a share of what is granted; at most 1 is as good as NumPy.
 
         Parameters
         ----------
         found : mapping of str to array
             Named as `reference` does.
+        backward : bool
+            Whether gradients must be there; without them they must not.
         complete : bool, default True
             Whether bR's gradient must be there; where a system adds both biases it is not.
 
@@ -53,12 +55,13 @@ class Judge:
         ValueError
             If an array is missing, unknown, or of another shape; says which.
         """
+        expected = [name for name in self._ref if backward or not name.startswith("d")]
         lacking = [
             name
-            for name in self._ref
+            for name in expected
             if name not in found and (complete or not name.startswith("dbias_hh"))
         ]
-        unknown = [name for name in found if name not in self._ref]
+        unknown = [name for name in found if name not in expected]
         if lacking or unknown:
             text = [f"no {', '.join(lacking)}"] if lacking else []
             text += [f"unexpected {', '.join(unknown)}"] if unknown else []

@@ -7,6 +7,7 @@ round.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -14,14 +15,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, DeviceError
 from . import machine, results
 from .check import ALLOWED, ALLOWED_PEERS, Judge
-from .grid import Row
+from .grid import INFERENCE, Row
 from .limit import flops, limit
 from .peers import OURS, PEERS, Peer
 from .problem import Problem
@@ -35,7 +36,7 @@ ROUNDS = 10
 # A call that takes this long fills the caches in a small part of itself.
 LONG_CALL = 0.02
 # Idle threads of one peer may spin before they sleep, GNU's OpenMP for milliseconds, which must not
-# be in another's turn. One thread leaves none behind.
+# be in another's turn: the most that is waited for them. One thread leaves none behind.
 REST_SECONDS = 0.02
 # Of a turn, before it is timed: the caches are another's.
 WARM_SHARE = 0.1
@@ -123,7 +124,7 @@ class Driver:
         self.close()
 
     def run(self, rows: Sequence[Row], out: Path) -> int:
-        """Run rows and append what is found to a file, row by row.
+        """Run rows and append what is found to a file, row by row; those of one problem together.
 
         Returns
         -------
@@ -141,6 +142,9 @@ class Driver:
         )
         wrong = done = 0
         began = time.monotonic()
+        # The quick ones first: a run that is cut short has most rows then.
+        cost = {row.problem: flops(replace(row, passed=INFERENCE)) for row in rows}
+        rows = sorted(rows, key=lambda row: (cost[row.problem], row.problem))
         for _, group in itertools.groupby(rows, key=lambda row: row.problem):
             for entry in self._problem(list(group)):
                 done += 1
@@ -157,22 +161,25 @@ class Driver:
     def _problem(self, rows: list[Row]) -> Iterator[dict[str, Any]]:
         """Yield the entries of rows that share their arrays."""
         problem = Problem(rows[0])
-        judges: dict[bool, Judge] = {}
-        folder = Path(self._folder.name) / "problem"
-        folder.mkdir()
+
+        @functools.cache
+        def judge() -> Judge:  # one for both passes, made when first wanted
+            return Judge(problem, any(row.backward for row in rows))
+
         files: dict[str, Path] = {}
-        for row in rows:
-            began = time.monotonic()
-            if row.backward not in judges:
-                judges = {row.backward: Judge(problem, row.backward)}  # one at a time in memory
-            entry = self._row(row, problem, judges[row.backward], folder, files)
-            yield {**entry, "took_seconds": round(time.monotonic() - began, 2)}
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
+            for row in rows:
+                began = time.monotonic()
+                entry = self._row(row, problem, judge, Path(name), files)
+                yield {**entry, "took_seconds": round(time.monotonic() - began, 2)}
 
     def _row(
-        self, row: Row, problem: Problem, judge: Judge, folder: Path, files: dict[str, Path]
+        self,
+        row: Row,
+        problem: Problem,
+        judge_of: Callable[[], Judge],
+        folder: Path,
+        files: dict[str, Path],
     ) -> dict[str, Any]:
         """Return the entry of a row."""
         entry: dict[str, Any] = {"kind": "row", "id": row.id, **row.fields(), "used": problem.used}
@@ -193,18 +200,28 @@ class Driver:
             "bound": least.bound,
             "remarks": machine.remarks_on(peaks),
         }
-        contenders: list[Contender] = []
+        # Nothing is timed yet: all build side by side, and the reference is computed meanwhile.
+        asked: list[Process] = []
         for name in self._pythons:
             peer = OURS if name == OURS.name else PEERS[name]
             if peer.system not in files:
                 files[peer.system] = problem.write(folder, peer.system)
+            own = folder / name
+            own.mkdir(exist_ok=True)
             try:
                 process = self._process(peer, row.threads, cores)
-                contenders += self._build(
-                    process, row, problem, judge, folder, files[peer.system], entry
-                )
+                arrays = str(files[peer.system])
+                process.send(do="build", row=row.fields(), arrays=arrays, folder=str(own))
+                asked.append(process)
             except WorkerError as error:
                 entry["left_out"][name] = str(error)
+        judge = judge_of()
+        contenders: list[Contender] = []
+        for process in asked:
+            try:
+                contenders += self._built(process, row, problem, judge, entry)
+            except WorkerError as error:
+                entry["left_out"][process.peer.name] = str(error)
         self._time(row, contenders, entry)
         return entry
 
@@ -229,19 +246,11 @@ class Driver:
             raise process
         return process
 
-    def _build(
-        self,
-        process: Process,
-        row: Row,
-        problem: Problem,
-        judge: Judge,
-        folder: Path,
-        arrays: Path,
-        entry: dict[str, Any],
+    def _built(
+        self, process: Process, row: Row, problem: Problem, judge: Judge, entry: dict[str, Any]
     ) -> list[Contender]:
         """Return the ways of a peer whose results are right; note the others in the entry."""
-        peer = process.peer
-        answer = process.ask(do="build", row=row.fields(), arrays=str(arrays), folder=str(folder))
+        peer, answer = process.peer, process.answer()
         if "lacks" in answer:
             raise WorkerError(answer["lacks"])
         good = []
@@ -250,7 +259,7 @@ class Driver:
             allowed = ALLOWED if peer is OURS else ALLOWED_PEERS
             path = Path(said["results"])
             try:
-                error = judge.error(problem.read(path, peer.system), peer.complete)
+                error = judge.error(problem.read(path, peer.system), row.backward, peer.complete)
             except (KeyError, ValueError, TypeError) as trouble:
                 entry["wrong"][name] = f"{trouble}"
                 continue
@@ -268,11 +277,6 @@ class Driver:
 
     def _time(self, row: Row, contenders: list[Contender], entry: dict[str, Any]) -> None:
         """Time all contenders in turns and put what comes out into the entry."""
-        for contender in list(contenders):
-            try:
-                self._calibrate(contender)
-            except WorkerError as error:
-                self._drop(contender, contenders, entry, error)
         began, busy = time.monotonic(), machine.busy_seconds()
         spent, own = 0.0, -time.process_time()  # the driver is not another process
         rounds = 0
@@ -285,11 +289,12 @@ class Driver:
                 try:
                     took, cpu = self._turn(contender, slice_seconds)
                 except WorkerError as error:
-                    self._drop(contender, contenders, entry, error)
+                    contenders.remove(contender)
+                    entry["left_out"][contender.name] = str(error)
                     continue
                 spent, own = spent + took, own + cpu
                 if row.threads > 1:
-                    time.sleep(REST_SECONDS)
+                    contender.process.rest(REST_SECONDS)
         own += time.process_time()
         others = (machine.busy_seconds() - busy - own) / max(time.monotonic() - began, 1e-9)
         entry["rounds"] = rounds
@@ -298,36 +303,33 @@ class Driver:
         for contender in contenders:
             entry["times"][contender.name] = self._figures(contender, ours, entry)
 
-    def _drop(
-        self,
-        contender: Contender,
-        contenders: list[Contender],
-        entry: dict[str, Any],
-        error: WorkerError,
-    ) -> None:
-        contenders.remove(contender)
-        entry["left_out"][contender.name] = str(error)
-
-    def _calibrate(self, contender: Contender) -> None:
-        """Find out what a call takes."""
-        calls, wall = 1, 0.0
-        while True:
-            wall = contender.process.ask(do="time", way=contender.way, calls=calls, warm=0)["wall"]
-            contender.call_seconds = max(wall / calls, 1e-9)
-            # The first call is not like those after it, and the clock's own cost must not count.
-            if wall > 0.001 and (calls > 1 or wall > LONG_CALL):
-                return
-            calls = max(2 * calls, min(10 * calls, math.ceil(0.002 / contender.call_seconds)))
-
     def _turn(self, contender: Contender, seconds: float) -> tuple[float, float]:
         """Give a contender its turn; return the seconds of the turn and those of all its cores."""
+        cpu = 0.0
+        if math.isnan(contender.call_seconds):
+            answer, cpu = self._calibrate(contender)
+            if contender.call_seconds > max(LONG_CALL, seconds):  # as a turn would be
+                contender.wall.append(answer["wall"])
+                contender.cpu.append(answer["cpu"])
+                return answer["wall"], cpu
         calls = max(1, round(seconds / contender.call_seconds))
         warm = 0 if contender.call_seconds > LONG_CALL else max(1, math.ceil(WARM_SHARE * calls))
         answer = contender.process.ask(do="time", way=contender.way, calls=calls, warm=warm)
         contender.wall.append(answer["wall"] / calls)
         contender.cpu.append(answer["cpu"] / calls)
-        share = 1 + warm / calls
-        return answer["wall"], answer["cpu"] * share
+        return answer["wall"], cpu + answer["cpu"] * (1 + warm / calls)
+
+    def _calibrate(self, contender: Contender) -> tuple[dict[str, Any], float]:
+        """Find out what a call takes; return the last answer and the seconds of all its cores."""
+        calls, cpu = 1, 0.0
+        while True:
+            answer = contender.process.ask(do="time", way=contender.way, calls=calls, warm=0)
+            wall, cpu = answer["wall"], cpu + answer["cpu"]
+            contender.call_seconds = max(wall / calls, 1e-9)
+            # The first call is not like those after it, and the clock's own cost must not count.
+            if wall > 0.001 and (calls > 1 or wall > LONG_CALL):
+                return answer, cpu
+            calls = max(2 * calls, min(10 * calls, math.ceil(0.002 / contender.call_seconds)))
 
     def _figures(
         self, contender: Contender, ours: Contender | None, entry: dict[str, Any]

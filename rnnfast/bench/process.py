@@ -88,7 +88,7 @@ class Process:
             self._log.close()
             raise WorkerError(f"{python} does not run: {error.strerror}") from error
         try:
-            self.versions: dict[str, str] = self._answer()["versions"]
+            self.versions: dict[str, str] = self.answer()["versions"]
         except WorkerError:
             self.close()
             raise
@@ -106,13 +106,38 @@ class Process:
         WorkerError
             If there is none, or it is an error; says why.
         """
+        self.send(**request)
+        return self.answer()
+
+    def send(self, **request: Any) -> None:
+        """Make a request whose answer is fetched later.
+
+        Raises
+        ------
+        WorkerError
+            If the process has ended; says of what.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write((json.dumps(request) + "\n").encode())
             self._process.stdin.flush()
         except OSError as error:
             raise WorkerError(self._end()) from error
-        return self._answer()
+
+    def rest(self, most: float) -> None:
+        """Wait until none of its threads runs, and no longer than `most` seconds."""
+        end, idle = time.monotonic() + most, 0
+        while idle < 2 and time.monotonic() < end:  # one that spins with naps is not idle
+            time.sleep(0.0005)
+            idle = 0 if self._runs() else idle + 1
+
+    def _runs(self) -> bool:
+        """Whether a thread of it runs; where the system does not say, it is taken to."""
+        states = []
+        for path in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):  # a thread that ended meanwhile
+                states.append(path.read_text().rpartition(")")[2].split()[0])
+        return not states or "R" in states
 
     def close(self) -> None:
         """End the process."""
@@ -128,8 +153,14 @@ class Process:
         self._process.stdout.close()
         self._log.close()
 
-    def _answer(self) -> dict[str, Any]:
-        """Wait for a line, and no longer than an answer may take."""
+    def answer(self) -> dict[str, Any]:
+        """Wait for an answer, and no longer than one may take.
+
+        Raises
+        ------
+        WorkerError
+            If there is none, or it is an error; says why.
+        """
         assert self._process.stdout is not None
         file, line, end = self._process.stdout.fileno(), b"", time.monotonic() + ANSWER_SECONDS
         with selectors.DefaultSelector() as selector:

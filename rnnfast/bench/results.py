@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError
+from .grid import GRID
 
 __all__ = ["Results", "append", "read"]
 
@@ -32,7 +33,7 @@ class Results:
     versions : dict of str to dict of str to str
         By peer, the last ones.
     rows : dict of str to dict
-        By id, in the order in which they were first measured.
+        By id, in the order of the grid; rows of an older grid come last.
     """
 
     machines: list[dict[str, Any]] = field(default_factory=list)
@@ -89,4 +90,7 @@ def read(path: Path) -> Results:
                 f"rnnfast bench: {path}, line {number} is not a line of results: {error!r}. "
                 "Each is one JSON object with a kind: machine, peaks, peer or row."
             ) from error
+    place = {row.id: k for k, row in enumerate(GRID)}
+    ids = sorted(results.rows, key=lambda id: place.get(id, len(GRID)))
+    results.rows = {id: results.rows[id] for id in ids}
     return results
