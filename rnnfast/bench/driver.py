@@ -222,6 +222,8 @@ class Driver:
                 contenders += self._built(process, row, problem, judge, entry)
             except WorkerError as error:
                 entry["left_out"][process.peer.name] = str(error)
+        for process in asked:
+            process.rest(REST_SECONDS)
         self._time(row, contenders, entry)
         return entry
 
