@@ -161,16 +161,77 @@ def test_both_cores_are_used():
     assert used > 0
 
 
+def joins_openmp() -> None:
+    """Skip where the build has nothing that joins an OpenMP runtime."""
+    if not (Path(core.__file__).parent / "librnnfast_openmp.so").exists():
+        pytest.skip("this build joins no OpenMP runtime")
+
+
+def test_the_team_is_our_own_until_another_library_brings_openmp():
+    """A runtime that comes later is joined then, with its number of threads and the same bits."""
+    joins_openmp()
+    code = (
+        "import ctypes\n"
+        + USE_THREADS.replace("rnnfast.set_num_threads(2)\n", "")
+        + """
+from rnnfast import _core
+print(_core.build_info()["team"], rnnfast.get_num_threads())
+openmp = ctypes.CDLL("libgomp.so.1")
+openmp.omp_set_num_threads(1)
+print(_core.build_info()["team"], rnnfast.get_num_threads())
+rnnfast.set_num_threads(2)
+assert run() == first
+"""
+    )
+    done = python(code, RNNFAST_NUM_THREADS="", OMP_NUM_THREADS="")
+    assert done.returncode == 0, done.stderr
+    cores = str(len(os.sched_getaffinity(0)))
+    assert done.stdout.split() == ["threads", cores, "openmp", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"), [("1", 1), ("1,4", 1), ("many", None), ("0", None), ("100000", None)]
+)
+def test_the_pool_reads_the_number_that_openmp_reads(text, threads):
+    code = "import rnnfast; print(rnnfast.get_num_threads())"
+    alone = python(code, RNNFAST_NUM_THREADS="", OMP_NUM_THREADS="")
+    done = python(code, RNNFAST_NUM_THREADS="", OMP_NUM_THREADS=text)
+    assert done.stdout.strip() == (str(threads) if threads else alone.stdout.strip())
+
+
+def test_a_team_that_mostly_waits_is_made_smaller_for_a_while():
+    """What a call notes of itself, in milliseconds of time and of waits that came to sleep."""
+    code = """
+import time
+from rnnfast import _core
+def after(members, ms, slept):
+    _core._note_call(members, int(ms * 1e6), int(slept * 1e6))
+    return _core._members_in_crowd(8)
+print(after(2, 10, 0), after(2, 10, 4.9), after(2, 10, 5.1), after(2, 10, 0))
+print(after(4, 10, 22), after(4, 10, 23), after(2, 10, 0))
+after(2, 10, 9)
+time.sleep(0.02)
+print(_core._members_in_crowd(8), after(2, 10, 9))
+time.sleep(0.012)
+print(_core._members_in_crowd(8))
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    # Half of the members; for 10 ms, and for 20 if the crowd is still there then.
+    assert done.stdout.split() == ["8", "8", "1", "8", "8", "2", "8", "8", "1", "1"]
+
+
 @pytest.mark.parametrize("order", ["rnnfast, torch", "torch, rnnfast"])
 def test_one_openmp_runtime_with_torch(order):
     """Whichever comes first, both run on one libgomp: two would fight for the same cores."""
     require("torch")
-    if core.build_info()["team"] != "openmp":
-        pytest.skip("this build has no OpenMP team")
+    joins_openmp()
     code = (
         f"import {order}\n{USE_THREADS}"
         + """
 import torch
+from rnnfast import _core
+assert _core.build_info()["team"] == "openmp"
 (torch.ones(500, 500) @ torch.ones(500, 500)).sum()
 run()
 lines = [line for line in open("/proc/self/maps") if "libgomp" in line or "libiomp" in line]

@@ -2,6 +2,7 @@
 // sizes and types again (a pointer must be safe whoever calls) and answers None to what it does not take.
 #include <pybind11/stl.h>
 
+#include "../team/crowd.h"
 #include "../team/team.h"
 #include "call.h"
 #include "stream.h"
@@ -220,7 +221,6 @@ py::dict build_info() {
 #endif
   info["isas"] = available_isas();
   info["team"] = team_backend();
-  info["openmp"] = std::string(team_backend()) == "openmp";
   info["cuda"] = RNNFAST_CUDA_BUILT;  // "yes", or "no" and why
   return info;
 }
@@ -323,6 +323,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("_activation_f64", activation<double>);
   m.def("_multiply_add_f32", multiply_add<float>);
   m.def("_multiply_add_f64", multiply_add<double>);
+  m.def("_note_call", note_call);
+  m.def("_members_in_crowd", members_in_crowd);
   m.def("_read_memory", read_memory, py::arg().noconvert(), py::arg());
 }
 

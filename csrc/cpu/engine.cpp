@@ -1,5 +1,9 @@
 #include "engine.h"
 
+#include <chrono>
+
+#include "../team/barrier.h"
+#include "../team/crowd.h"
 #include "../team/team.h"
 #include "arena.h"
 
@@ -16,7 +20,7 @@ constexpr CellFacts kFacts[] = {
 };
 
 // Where a call asks for n threads it gets them; where for -n, at most n.
-int most_threads(int asked) { return asked < 0 ? -asked : team_threads(); }
+int most_threads(int asked) { return members_in_crowd(asked < 0 ? -asked : team_threads()); }
 
 // How many threads pay. Results do not depend on the answer.
 //   - Opening a region and meeting in it costs a microsecond or more: work below about 10 us (0.4 Mflop of a
@@ -89,7 +93,12 @@ void run_jobs(const Args* jobs, int count, int threads, size_t (*scratch_size)(c
   for (int j = 0; j <= count; ++j) barriers.emplace_back(threads);
   Region<Args> region{jobs,    count,          run, static_cast<char*>(scratch.get()),
                       per_job, barriers.data()};
+  const auto begin = std::chrono::steady_clock::now();
   run_team(threads, Region<Args>::body, &region);
+  const std::chrono::nanoseconds time = std::chrono::steady_clock::now() - begin;
+  uint64_t slept = 0;
+  for (const TeamBarrier& barrier : barriers) slept += barrier.slept();
+  note_call(threads, uint64_t(time.count()), slept);
 }
 
 }  // namespace

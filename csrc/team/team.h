@@ -1,12 +1,7 @@
 // A team of threads that runs one body together: one region per call, never per step. Three back ends behind one
-// interface: OpenMP (in a library of its own, loaded when first needed, so that a machine without libgomp can still
-// import; it is the runtime PyTorch brings, where PyTorch is loaded), a pool of std::thread, and the caller alone.
+// interface: a pool of our own, whose threads sleep soon; the OpenMP runtime that another library has brought into the
+// process, which is then shared; and the caller alone.
 #pragma once
-#include <atomic>
-#include <cstdint>
-#include <memory>
-
-#include "../api.h"
 
 namespace rnnfast {
 
@@ -23,19 +18,5 @@ void set_team_threads(int n);  // 0: back to the default
 
 // "openmp" or "threads": what run_team uses for more than one member.
 const char* team_backend();
-
-// A barrier of up to n members: a flag each, on lines of their own. It spins a little and then sleeps, so that on a
-// busy machine a member that lost its core finds one.
-class TeamBarrier {
- public:
-  explicit TeamBarrier(int most);  // room for so many members
-  void wait(int id, int n);
-
- private:
-  struct alignas(128) Flag {
-    std::atomic<uint32_t> value{0};
-  };
-  std::unique_ptr<Flag[]> flags_;  // [0]: how many sleep; [1 + id]: how often a member has come
-};
 
 }  // namespace rnnfast

@@ -1,14 +1,12 @@
-// A pool of std::thread for builds and machines without OpenMP, and for ThreadSanitizer, which does not see into
-// OpenMP runtimes. One caller uses it at a time; others run alone meanwhile. It lives as long as the process.
+// A pool of threads that sleep between calls. One caller uses it at a time; others run alone meanwhile. It lives as long
+// as the process.
 #pragma once
-#include <atomic>
-#include <condition_variable>
-#include <cstdint>
+#include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "team.h"
+#include "wait.h"
 
 namespace rnnfast {
 
@@ -18,12 +16,12 @@ class ThreadPool {
   bool try_run(int n, TeamBody body, void* context);
 
  private:
-  void work(int id, uint32_t seen);  // seen: the generation before its first
-  std::mutex use_, sleep_;
-  std::condition_variable wake_;
-  std::vector<std::thread> threads_;
-  std::atomic<uint32_t> generation_{0};
-  std::atomic<int> left_{0}, sleepers_{0};
+  void work(int id, Signal& calls);
+  int grow(int n);  // threads there are now, n if the system gave them
+
+  std::mutex use_;
+  std::vector<std::unique_ptr<Signal>> calls_;  // of worker i + 1: how many calls it had part in
+  Signal left_;                                 // workers that have not finished this call
   TeamBody body_ = nullptr;
   void* context_ = nullptr;
   int members_ = 0;

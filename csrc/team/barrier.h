@@ -1,0 +1,26 @@
+// A barrier of up to n members.
+#pragma once
+#include <memory>
+
+#include "wait.h"
+
+namespace rnnfast {
+
+class TeamBarrier {
+ public:
+  explicit TeamBarrier(int most);  // room for so many members
+  void wait(int id, int n);
+
+  // Nanoseconds that members spent in waits that came to sleep, all of them together. To be asked when all have gone.
+  uint64_t slept() const;
+
+ private:
+  struct Part {
+    Signal came;  // how often this member has come
+    uint64_t slept = 0;
+  };
+  int most_;
+  std::unique_ptr<Part[]> parts_;
+};
+
+}  // namespace rnnfast

@@ -1,0 +1,48 @@
+#include "crowd.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+namespace rnnfast {
+namespace {
+
+// How long fewer members are kept before more are tried again: a single disturbance costs little, and of a crowd that
+// stays one call in every 160 ms is spent on seeing that it is still there.
+constexpr int64_t kFirstHold = 10'000'000, kLongestHold = 160'000'000;
+
+int64_t now() {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Several callers may note at once: what they write is advice, each word of it whole.
+std::atomic<int> most{1 << 20};
+std::atomic<int64_t> until{0}, hold{0};
+
+}  // namespace
+
+int members_in_crowd(int n) {
+  if (until.load(std::memory_order_relaxed) == 0) return n;
+  if (now() < until.load(std::memory_order_relaxed))
+    return std::min(n, most.load(std::memory_order_relaxed));
+  return n;
+}
+
+void note_call(int n, uint64_t nanoseconds, uint64_t slept) {
+  // While one member is kept from its core, the n - 1 others come to sleep: that takes slept / (n - 1) of the time. In the
+  // rest each did an n-th of the work. One alone would have been faster where n times that rest is less than the time.
+  if (double(slept) <= double(n - 1) * double(n - 1) / double(n) * double(nanoseconds)) {
+    if (until.load(std::memory_order_relaxed) != 0) {
+      until.store(0, std::memory_order_relaxed);
+      hold.store(0, std::memory_order_relaxed);
+    }
+    return;
+  }
+  const int64_t next =
+      std::clamp(2 * hold.load(std::memory_order_relaxed), kFirstHold, kLongestHold);
+  hold.store(next, std::memory_order_relaxed);
+  most.store(std::max(1, n / 2), std::memory_order_relaxed);
+  until.store(now() + next, std::memory_order_relaxed);
+}
+
+}  // namespace rnnfast

@@ -1,0 +1,14 @@
+// Whether other processes have the cores that a team would use. The members of a team wait for each other, so that one
+// of them that shares its core with another process holds up all; then fewer are faster, until the crowd has gone.
+#pragma once
+#include <cstdint>
+
+namespace rnnfast {
+
+// Members that a call may have at present, at most `n`, where the number is ours to choose. It changes no bit.
+int members_in_crowd(int n);
+
+// After a call of n members that took so long, and in which they waited asleep so long, all together.
+void note_call(int n, uint64_t nanoseconds, uint64_t slept);
+
+}  // namespace rnnfast
