@@ -120,7 +120,7 @@ int main_() {
     alignas(64) Real out[kTileSize];
     const auto run = [&](auto& epilogue) {
       for (int i = 0; i < 2000; ++i) {
-        tile<kRowsOfTile, 4>(h_rows.data(), w, terms, nullptr, 0, out);
+        tile<kRowsOfTile, 4>(h_rows.data(), 0, w, terms, nullptr, 0, out);
         epilogue(0, 0, int(R), out);
       }
     };

@@ -32,7 +32,7 @@ struct LinearScratch {
   };
   PerMember member(Carver& carver, const LinearArgs<Real>& a) const {
     return {carver.take<const Real*>(a.N), carver.take<Real*>(a.N),
-            carver.take<Real>(kBlockRows * kOuterVectors * kLanes)};
+            carver.take<Real>(kGradientScratch)};
   }
 };
 

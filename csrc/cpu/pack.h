@@ -12,8 +12,8 @@ namespace rnnfast {
 namespace {
 
 RNNFAST_INLINE Index unit_vectors(Index H) { return (H + kLanes - 1) / kLanes; }
-RNNFAST_INLINE Index min_of(Index a, Index b) { return a < b ? a : b; }
-RNNFAST_INLINE Index max_of(Index a, Index b) { return a > b ? a : b; }
+RNNFAST_INLINE constexpr Index min_of(Index a, Index b) { return a < b ? a : b; }
+RNNFAST_INLINE constexpr Index max_of(Index a, Index b) { return a > b ? a : b; }
 
 // A kLanes x kLanes transpose in registers: log2(kLanes) rounds of two-way shuffles.
 template <int S>

@@ -252,7 +252,7 @@ struct BackwardScratch {
     if (lazy_W && a.dx.base) room(W_panels(a));
     if (lazy_R) room(R_panels(a));
     m.panels = panel ? carver.take<Real>(panel) : nullptr;
-    m.strip = carver.take<Real>(kBlockRows * kOuterVectors * kLanes);
+    m.strip = carver.take<Real>(kGradientScratch);
     m.stamp = a.index.used ? carver.take<int32_t>(a.index.n) : nullptr;
     m.slots = a.index.used ? carver.take<int32_t>(chunk) : nullptr;
     return m;

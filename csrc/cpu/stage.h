@@ -76,6 +76,10 @@ RNNFAST_NOINLINE void row_by_columns(const ColumnPanels& W, Index first, Index l
   }
 }
 
+// A slice of a panel stays in L1 while a group of rows passes over it, with the sums of the group beside it. Without
+// slices a panel of K = 512 (64 KiB) comes from L2 again for every few rows.
+constexpr Index kSliceBytes = 16 << 10, kGroupRows = 48;
+
 // The product of rows[0..n) with panels [first, last) of `source` (K terms each). init: null, or a packed
 // row of starting values, one tile width per panel. Odd steps walk backwards: the panels used last are
 // the ones still in cache (20 % at B=1 when the weights are just over a cache level).
@@ -84,7 +88,7 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
                                 Index last, bool backwards, const Real* const* rows, Index n,
                                 const Real* init, const Epilogue& epilogue) {
   constexpr int kWidth = NV * kLanes;
-  alignas(64) Real out[kTileSize];
+  alignas(64) Real out[max_of(kTileSize, kGroupRows * kWidth)];
   const auto weights = [&](Index panel, int slot) RNNFAST_INLINE_LAMBDA -> const Real* {
     if (panels.packed) return panels.packed + panel * panels.size;
     source.pack(panel, panels.buffer + slot * panels.size);
@@ -119,19 +123,34 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
     return;
   }
   constexpr int kRows = max_rows<NV>();
-  const Index blocks =
-      (n + kRows - 1) / kRows;  // rows split evenly: 32 rows are 6 5 5 5 5 6, not 5 x 6 + 2
+  // Blocks of rows, split evenly: 32 rows are 6 5 5 5 5 6, not 5 x 6 + 2. A group of them passes over a panel slice by
+  // slice, its sums so far beside it in L1.
+  const Index blocks = (n + kRows - 1) / kRows, group = kGroupRows / kRows;
+  const Index depth = max_of(kSliceBytes / Index(kWidth * sizeof(Real)) / kBlock, 1) * kBlock;
   for (Index j = first; j < last; ++j) {
     const Index panel = backwards ? first + last - 1 - j : j;
     const Real* w = weights(panel, 0);
-    const Real* start = init ? init + panel * kWidth : nullptr;
-    for (Index block = 0, r = 0; block < blocks; ++block) {
-      const Index end = (block + 1) * n / blocks;
-      const int mb = int(end - r);
-      with_constant<kRows>(
-          mb, [&](auto MB) RNNFAST_INLINE_LAMBDA { tile<MB, NV>(rows + r, w, K, start, 0, out); });
-      epilogue.run(epilogue.self, panel, r, mb, out);
-      r = end;
+    for (Index block0 = 0; block0 < blocks; block0 += group) {
+      const Index block1 = min_of(block0 + group, blocks), row0 = block0 * n / blocks;
+      const Real* start = init ? init + panel * kWidth : nullptr;
+      Index ld_start = 0, k = 0;
+      do {
+        const Index terms = min_of(depth, K - k);
+        const bool done = k + terms == K;
+        for (Index block = block0, r = row0; block < block1; ++block) {
+          const Index end = (block + 1) * n / blocks;
+          const int mb = int(end - r);
+          Real* const sums = out + (r - row0) * kWidth;
+          const Real* before = ld_start ? sums : start;
+          with_constant<kRows>(mb, [&](auto MB) RNNFAST_INLINE_LAMBDA {
+            tile<MB, NV>(rows + r, k, w + k * kWidth, terms, before, ld_start, sums);
+          });
+          if (done) epilogue.run(epilogue.self, panel, r, mb, sums);
+          r = end;
+        }
+        k += terms;
+        ld_start = kWidth;
+      } while (k < K);
     }
   }
 }

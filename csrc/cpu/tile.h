@@ -41,12 +41,13 @@ constexpr int max_rows() {
 }
 constexpr int kTileSize = 32 * kLanes;  // elements of the largest tile: 8 x 4 vectors
 
-// init may be null (zero); its rows are ld_init apart (0: one row for all). out is compact: [m][v][lane].
+// The terms [begin, begin + K) of it; w is where the panel's begin. init may be null (zero); its rows are ld_init apart
+// (0: one row for all). out is compact: [m][v][lane], and may be init.
 template <int MB, int NV>
-RNNFAST_NOINLINE void tile(const Real* const* rows, const Real* w, Index K, const Real* init,
-                           Index ld_init, Real* out) {
+RNNFAST_NOINLINE void tile(const Real* const* rows, Index begin, const Real* w, Index K,
+                           const Real* init, Index ld_init, Real* out) {
   const Real* a[MB];
-  unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA { a[m] = rows[m]; });
+  unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA { a[m] = rows[m] + begin; });
   Index k = 0;
   do {
     const Index end = K - k > kBlock ? k + kBlock : K;
@@ -142,8 +143,6 @@ RNNFAST_NOINLINE void outer_tile(const Real* a, Index ld_a, const Real* x, Index
       unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[m][v] = Raw{}; });
     });
     for (; r < end; ++r, a += ld_a, x += NV * kLanes) {
-      __builtin_prefetch(
-          a + kLanes);  // of the next tile: its rows lie pages apart, which no hardware foresees
       Raw b[NV];
       unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { b[v] = raw_load(x + v * kLanes); });
       unroll<MB>([&](auto m) RNNFAST_INLINE_LAMBDA {

@@ -22,6 +22,10 @@ constexpr int kOuterVectors = 2;
 // AVX-512, Gflop/s for H = N of 256, 512 and 1024 (peak 211): 180, 176, 153; strip by strip over all rows, through a
 // copy of each tile, 116, 112, 103; with blocks of 256 rows 164, 167, 154.
 constexpr Index kBlockRows = 128, kGroup = 32;
+// Of so many strips on the gate gradients are copied first: the copy costs about as much as a strip gains.
+constexpr Index kStripsToPack = 3;
+// A strip, and the gate gradients of a group.
+constexpr Index kGradientScratch = kBlockRows * kLanes * (kOuterVectors + kGroup);
 
 // Gate gradients of `n` rows in chunk order: row r at base + r * ld, as a gate row [unit][gate][lane].
 struct GateRows {
@@ -29,22 +33,44 @@ struct GateRows {
   Index ld, n;
 };
 
-// One block of rows, the pairs of `mine`, one strip of columns.
+// Those of a block of rows and a group of pairs, where a strip finds them: kOuterRows of a pair at row r stand at
+// at(item, lane) + r * ld.
+struct GateBlock {
+  const Real* base;
+  Index ld, pair, part;  // from a row, a pair, and kOuterRows lanes of it to the next
+  RNNFAST_INLINE const Real* at(Index item, int lane) const {
+    return base + item * pair + lane / kOuterRows * part;
+  }
+};
+
+// Copied in the order of use: as they lie every row is in a page of its own, and a core knows fewer pages at once than
+// a block has rows.
+RNNFAST_NOINLINE GateBlock pack_gates(const GateRows& g, Index r0, Index rows, Range group,
+                                      Real* packed) {
+  for (Index r = 0; r < rows; ++r) {
+    const Real* from = g.base + (r0 + r) * g.ld + group.begin * kLanes;
+    for (Index i = 0; i < group.size() * kLanes; i += kOuterRows)
+      memcpy(packed + (i * kBlockRows) + r * kOuterRows, from + i, kOuterRows * sizeof(Real));
+  }
+  return {packed, kOuterRows, kBlockRows * kLanes, kBlockRows * kOuterRows};
+}
+
+// One block of rows, the pairs of `group`, one strip of columns.
 template <int NV>
-RNNFAST_NOINLINE void gradient_strip(const GateRows& g, Index r0, Index rows, const Real* strip,
-                                     Index H, int G, Range mine, Real* dW, Index N, Index column,
+RNNFAST_NOINLINE void gradient_strip(const GateBlock& gates, Index rows, const Real* strip, Index H,
+                                     int G, Range group, Real* dW, Index N, Index column,
                                      Index valid, bool first) {
   alignas(64) Real out[kTileSize];
-  for (Index item = mine.begin; item < mine.end; ++item) {
+  for (Index item = group.begin; item < group.end; ++item) {
     const Index unit = item / G, gate = item % G;
     for (int l = 0; l < kLanes; l += kOuterRows) {
       const Index h = unit * kLanes + l;
       if (h >= H) break;
       const Index count = min_of(kOuterRows, H - h);
-      const Real* a = g.base + r0 * g.ld + item * kLanes + l;
+      const Real* a = gates.at(item - group.begin, l);
       Real* to = dW + (gate * H + h) * N + column;
       if (count == kOuterRows && valid == NV * kLanes) {
-        outer_tile<kOuterRows, NV>(a, g.ld, strip, rows, first, to, N);
+        outer_tile<kOuterRows, NV>(a, gates.ld, strip, rows, first, to, N);
         continue;
       }
       // An edge goes through a whole tile of its own.
@@ -56,7 +82,7 @@ RNNFAST_NOINLINE void gradient_strip(const GateRows& g, Index r0, Index rows, co
       if (!first)
         each([](const Real* in, Real* tile, int lanes)
                  RNNFAST_INLINE_LAMBDA { raw_store(tile, raw_load(in, lanes)); });
-      outer_tile<kOuterRows, NV>(a, g.ld, strip, rows, first, out, NV * kLanes);
+      outer_tile<kOuterRows, NV>(a, gates.ld, strip, rows, first, out, NV * kLanes);
       each([](Real* in, const Real* tile, int lanes)
                RNNFAST_INLINE_LAMBDA { raw_store(in, raw_load(tile), lanes); });
     }
@@ -78,8 +104,8 @@ RNNFAST_NOINLINE void one_row_gradient(const GateRows& g, const Real* x, Index H
     }
 }
 
-// operand: the n rows in chunk order. strip: kBlockRows * kOuterVectors vectors of scratch. mine: the share of
-// the (unit, gate) pairs. first: nothing stands in dW yet.
+// operand: the n rows in chunk order. strip: kGradientScratch elements of scratch. mine: the share of the (unit, gate)
+// pairs. first: nothing stands in dW yet.
 RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Real* const* operand, Index H, int G,
                                       Index N, Real* dW, Range mine, Real* strip, bool first) {
   if (g.n == 1) return one_row_gradient(g, operand[0], H, G, mine, dW, N, first);
@@ -88,6 +114,10 @@ RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Real* const* oper
     const Index rows = min_of(kBlockRows, g.n - r0);
     for (Index begin = mine.begin; begin < mine.end; begin += kGroup) {
       const Range group{begin, min_of(begin + kGroup, mine.end)};
+      const GateBlock gates =
+          strips < kStripsToPack
+              ? GateBlock{g.base + r0 * g.ld + begin * kLanes, g.ld, kLanes, kOuterRows}
+              : pack_gates(g, r0, rows, group, strip + kBlockRows * kOuterVectors * kLanes);
       for (Index s = 0, v0 = 0; s < strips; ++s) {
         const Index v1 = (s + 1) * vectors / strips;
         const int nv = int(v1 - v0);
@@ -100,7 +130,7 @@ RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Real* const* oper
           if (j < valid) raw_store(to + j, raw_load(from + j, int(valid - j)));
         }
         with_constant<kOuterVectors>(nv, [&](auto NV) RNNFAST_INLINE_LAMBDA {
-          gradient_strip<NV>(g, r0, rows, strip, H, G, group, dW, N, column, valid,
+          gradient_strip<NV>(gates, rows, strip, H, G, group, dW, N, column, valid,
                              first && r0 == 0);
         });
         v0 = v1;
