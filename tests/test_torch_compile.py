@@ -235,7 +235,8 @@ def steps_of(batch_first: bool, *shape: int) -> tuple[int, ...]:
 
 def replacement(kind: str, batch_first: bool, steps: int = T) -> Any:
     made = [pairs.draw((4, steps, B, H), k + 7) for k in range(2 if kind == "lstm" else 1)]
-    made = [t.transpose(1, 2) if batch_first else t for t in made]
+    if batch_first:
+        made = [t.detach().transpose(1, 2).requires_grad_() for t in made]
     return tuple(made) if kind == "lstm" else made[0]
 
 
