@@ -343,16 +343,16 @@ class Recurrent(nn.RNNBase):
         else:
             self.check_input(x, None)
         L, D = self.num_layers, 1 + self.bidirectional
+        resets: list[Tensor] = []
+        arrays: list[Tensor] = []
+        settings = ""
+        if own:  # first, for it may draw a seed, as an eager call does before it draws masks
+            states, resets, arrays, settings = self._compiled_options(x, states, options)
         masks: list[Tensor] = []
         if self.training and self.dropout > 0:
             T, B = (x.shape[1], x.shape[0]) if self.batch_first else (x.shape[0], x.shape[1])
             ones = x.new_ones(T, B, D * self.hidden_size)
             masks = [torch.dropout(ones, self.dropout, True) for _ in range(L - 1)]
-        resets: list[Tensor] = []
-        arrays: list[Tensor] = []
-        settings = ""
-        if own:
-            states, resets, arrays, settings = self._compiled_options(x, states, options)
         tensors = (x, *states, *resets, *weights)
         keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         y, *last, _ = torch.ops.rnnfast.scan(
