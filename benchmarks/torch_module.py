@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`rnnfast.torch` against `torch.nn` through whole module calls, and in models that train.
 
-    python benchmarks/torch_module.py [--out benchmarks/results/NAME.jsonl]
+    python benchmarks/torch_module.py [--rows PATTERN]... [--out benchmarks/results/NAME.jsonl]
 
 Rows: `module`, each shape of the grid, forward plus backward and inference, on one and two threads;
 `step`, a call of one step beside `Stream.step`; `packed`, rows of unequal lengths; `update`, a
@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -262,34 +265,53 @@ def model_row(kind: type[nn.Module], threads: int, seconds: float) -> dict:
     }
 
 
+def rows_of(
+    tiny: bool, cores: int, seconds: float
+) -> Iterator[tuple[str, int, Callable[[], list[dict]]]]:
+    """Yield the name of each row, its threads, and what times it."""
+    for cell in KINDS:
+        yield f"step.{cell}", 1, partial(lambda c: [step_row(c, 2 * seconds)], cell)
+    for threads in (1, 2) if cores >= 2 else (1,):
+        for shape in TINY if tiny else GRID:
+            for cell in KINDS:
+                name = f"module.{cell}.{'x'.join(map(str, shape))}.t{threads}"
+                yield name, threads, partial(module_rows, cell, shape, threads, seconds)
+        packed = (20, 8, 16, 32) if tiny else (128, 64, 128, 256)
+        for cell in KINDS:
+            run = partial(packed_row, cell, packed, threads, seconds)
+            yield f"packed.{cell}.t{threads}", threads, partial(lambda r: [r()], run)
+        for cell in ("lstm", "gru"):
+            run = partial(update_row, cell, threads, 3 * seconds, *((16, 4) if tiny else ()))
+            yield f"update.{cell}.t{threads}", threads, partial(lambda r: [r()], run)
+        for kind in (Tagger, Classifier):
+            run = partial(model_row, kind, threads, (4 if tiny else 10) * seconds)
+            yield f"model.{kind.__name__}.t{threads}", threads, partial(lambda r: [r()], run)
+
+
 def main() -> int:
     """Run all rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the JSON lines here too")
+    parser.add_argument("--out", type=Path, help="write the JSON lines here too, behind what is")
+    parser.add_argument("--rows", action="append", help="only rows whose name fits this pattern")
     parser.add_argument("--seconds", type=float, default=0.6, help="per pair (default 0.6)")
     parser.add_argument("--tiny", action="store_true", help="a few small shapes, as a rehearsal")
     options = parser.parse_args()
-    put, seconds = Lines(), options.seconds
-    put(header(torch=torch.__version__))
-    torch.set_num_threads(1)
-    for cell in KINDS:
-        put(step_row(cell, 2 * seconds))
+    put, first = Lines(), header(torch=torch.__version__)
+    if options.out and options.out.exists():
+        written = json.loads(options.out.read_text().splitlines()[0])
+        if written != first:
+            parser.error(f"{options.out} is of another run: {written}, this one is {first}")
+    else:
+        put(first)
     cores = len(os.sched_getaffinity(0))
-    for threads in (1, 2) if cores >= 2 else (1,):
+    for name, threads, run in rows_of(options.tiny, cores, options.seconds):
+        if options.rows and not any(fnmatchcase(name, pattern) for pattern in options.rows):
+            continue
         torch.set_num_threads(threads)
-        for shape in TINY if options.tiny else GRID:
-            for cell in KINDS:
-                for row in module_rows(cell, shape, threads, seconds):
-                    put(row)
-        for cell in KINDS:
-            packed = (20, 8, 16, 32) if options.tiny else (128, 64, 128, 256)
-            put(packed_row(cell, packed, threads, seconds))
-        for cell in ("lstm", "gru"):
-            put(update_row(cell, threads, 3 * seconds, *((16, 4) if options.tiny else ())))
-        for kind in (Tagger, Classifier):
-            put(model_row(kind, threads, (4 if options.tiny else 10) * seconds))
+        for row in run():
+            put(row)
     if options.out:
-        put.write(options.out)
+        put.add_to(options.out)
     return 0
 
 

@@ -61,3 +61,8 @@ class Lines:
     def write(self, path: Path) -> None:
         """Write all rows."""
         path.write_text("\n".join(self._lines) + "\n")
+
+    def add_to(self, path: Path) -> None:
+        """Write all rows behind those of a file, which need not be there."""
+        with path.open("a") as file:
+            file.writelines(line + "\n" for line in self._lines)

@@ -138,6 +138,7 @@ struct ForwardArgs {
   Real* state_n[kMaxStates];       // (B, H) each; may be state0 itself
   Tape<Real> tape;
   Options<Real> options;
+  uint64_t* checksum[2];  // of W and R, added to; null: not wanted
   bool
       turned;  // walk the panels the other way round: single steps that follow each other alternate
 };
@@ -159,6 +160,7 @@ struct BackwardArgs {
   Sequence<Real> dx;               // base null: not wanted. Unused steps are left as they are
   Real* dstate0[kMaxStates];       // (B, H) each
   Real* dreplacement[kMaxStates];  // (rows, H), by reset_source, added to; null: not wanted
+  uint64_t* checksum[2];           // as in forward
   Real* dweights
       [kWeights];  // shapes of the weights; dW is (n, G*H) under index input; biases may be null
 };
@@ -223,6 +225,8 @@ struct KernelTable {
   void (*masked_rows)(const MaskedRows<Real>&, void* scratch, const Member&);
   void (*activation)(int which, const Real* in, Real* out, Index n);  // 0 sigmoid, 1 tanh, 2 relu
   uint64_t (*checksum)(const void* data, size_t bytes, uint64_t seed);
+  // What a pass adds to `checksum` of its arguments.
+  uint64_t (*weight_checksum)(const Real* W, Index H, Index K, int G);
   // The machine's peaks (cpu/peaks.h).
   int flops_per_round;
   Real (*multiply_add)(uint64_t rounds);

@@ -136,6 +136,17 @@ def between_layers(
     /,
 ) -> np.ndarray | None: ...
 def prepare(cell: str, params: tuple[_Row, ...], /) -> Prepared | None: ...
+def forward_packed(
+    packed: tuple[Prepared | None, ...],  # of each layer of a stack
+    rows: tuple[tuple[_Row, ...], ...],  # of each layer; None where they are not what was packed
+    x: int,  # the address of (T, B, I), or (B, T, I) with batch_first; all addresses are trusted
+    T: int,
+    B: int,
+    batch_first: bool,
+    states: tuple[int | None, ...] | None,  # the addresses of S arrays (L*D, B, H), None is zero
+    threads: _Threads,
+    /,
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]] | None: ...  # y (T, B, D*H), S arrays (L*D, B, H)
 def linear_forward(
     x: np.ndarray,  # (N, K)
     W: np.ndarray,  # (M, K)

@@ -14,6 +14,7 @@ from yardstick import check, check_all
 
 import rnnfast
 from rnnfast import reference
+from rnnfast._scan_options import ScanOptions
 from rnnfast.reference import engine
 
 core = require("core")
@@ -276,3 +277,57 @@ def test_prepared_weights_know_what_they_were_made_from(cell: str, of: str) -> N
     bare = tuple((W, R, None, None) for W, R, *_ in rows)
     assert not back_end.prepare(cell, bare).made_from(zeros)
     assert not back_end.prepare(cell, zeros).made_from(bare)
+
+
+WATCHED = {
+    "plain": {},
+    "lengths": {"lengths": lambda T, B: np.minimum(np.arange(B) + 1, T).astype(np.int64)},
+    "nothing used": {"lengths": lambda T, B: np.zeros(B, np.int64)},
+    "resets": {"reset": lambda T, B: np.ones((T, B), np.bool_)},
+    "burn-in": {"burn_in": lambda T, B: T},
+    "weight drop": {"weight_drop": lambda T, B: 0.5},
+}
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("how", list(WATCHED))
+# The direct road of one row and of a few, the packed one; W alone and both packed.
+@pytest.mark.parametrize("shape", [(1, 1, 5, 33), (1, 3, 5, 9), (5, 1, 9, 9), (17, 2, 5, 18)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_any_change_of_a_weight_is_noticed(
+    cell: str, how: str, shape: tuple[int, ...], threads: int
+) -> None:
+    T, B, _, H = shape
+    p = make(cell, *shape).astype(np.float32)
+    fields = {name: make_field(T, B) for name, make_field in WATCHED[how].items()}
+    options = ScanOptions(**fields) if fields else None
+    D = 1 if how == "burn-in" else 2  # which runs in one direction only
+    params = (p.row,) * D
+    _, _, tape = core.forward(cell, p.x, params, None, None, True, threads, options)
+    dy = np.ones((T, B, D * H), np.float32)
+    for need_dx in (True, False):
+        assert core.backward(tape, dy, None, need_dx, threads) is not None
+    for name, array in zip("WR", p.row, strict=False):
+        flat = array.reshape(-1)
+        for k in range(0, flat.size, max(1, flat.size // 29)):
+            was = flat[k]
+            flat[k] = np.nextafter(was, np.float32(np.inf))
+            with pytest.raises(RuntimeError, match=f": {name} has changed since"):
+                core.backward(tape, dy, None, bool(k % 2), threads)
+            flat[k] = was
+        # Rows that change places, within a unit vector and beyond it.
+        for other in (1, len(array) // 2):
+            array[[0, other]] = array[[other, 0]]
+            with pytest.raises(RuntimeError, match=f": {name} has changed since"):
+                core.backward(tape, dy, None, True, threads)
+            array[[0, other]] = array[[other, 0]]
+        # Whole unit vectors of all gates.
+        for lanes in (4, 8, 16):
+            if 2 * lanes > H:
+                continue
+            gates, was = array.reshape(-1, H, array.shape[1]), array.copy()
+            gates[:, : 2 * lanes] = np.roll(gates[:, : 2 * lanes], lanes, axis=1)
+            with pytest.raises(RuntimeError, match=f": {name} has changed since"):
+                core.backward(tape, dy, None, True, threads)
+            array[:] = was
+    assert core.backward(tape, dy, None, True, threads) is not None

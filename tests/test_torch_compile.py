@@ -15,6 +15,7 @@ require("core")
 import torch_pairs as pairs  # noqa: E402
 from torch._dynamo import config as dynamo  # noqa: E402
 
+import rnnfast  # noqa: E402
 import rnnfast.torch as ours  # noqa: E402
 
 kinds = pytest.mark.parametrize("kind", list(pairs.KINDS))
@@ -63,7 +64,7 @@ def operator_inputs(kind: str, batch_first: bool, given: bool, L: int, grad: boo
     n = 0 if not given else 2 if kind == "lstm" else 1
     states = [pairs.draw((2 * L, B, H), k + 1, grad=grad) for k in range(n)]
     masks = [torch.ones(T, B, 2 * H, dtype=D64) for _ in range(L - 1)]
-    return x, states, weights, masks, cell, L, 2, True, batch_first, grad
+    return x, states, [], weights, masks, [], "", cell, L, 2, True, batch_first, grad
 
 
 @kinds
@@ -185,7 +186,7 @@ def test_second_derivatives_of_the_operator_raise() -> None:
     y = torch.ops.rnnfast.scan(*inputs)[0]
     (dx,) = torch.autograd.grad(y.sum(), inputs[0], create_graph=True)
     with pytest.raises(RuntimeError, match="autograd"):
-        torch.autograd.grad(dx.sum(), inputs[2])
+        torch.autograd.grad(dx.sum(), inputs[3])
 
 
 # Dynamo itself looks at it, after any break.
@@ -212,12 +213,12 @@ def test_dropout_between_layers_is_compiled() -> None:
 def test_a_tape_whose_arrays_are_gone_is_made_anew() -> None:
     inputs = operator_inputs("gru", False, True, 2, True)
     y, _, token = torch.ops.rnnfast.scan(*inputs)
-    x, states, weights, masks, *fixed = (
+    x, states, resets, weights, masks, arrays, *fixed = (
         [t.detach().clone() for t in a] if isinstance(a, list) else a for a in inputs
     )
     x = x.detach().clone()
     dy = [torch.ones_like(y), torch.zeros_like(states[0])]
-    rest = (states, weights, masks, dy, *fixed[:-1], True)
+    rest = (states, resets, weights, masks, arrays, dy, *fixed[:-1], True)
     expected = torch.ops.rnnfast.scan_backward(token, x, *rest)
     inputs[0].data.zero_()
     again = torch.ops.rnnfast.scan_backward(token, x, *rest)
@@ -227,10 +228,141 @@ def test_a_tape_whose_arrays_are_gone_is_made_anew() -> None:
         assert torch.equal(a, c)
 
 
-def test_options_are_refused_in_a_graph() -> None:
-    compiled = torch.compile(ours.GRU(I, H), fullgraph=True, backend="aot_eager")
-    with pytest.raises(Exception, match="options of its own are not compiled yet"):
-        compiled(torch.randn(T, B, I), lengths=torch.tensor([1, 2, 3]))
+def steps_of(batch_first: bool, *shape: int) -> tuple[int, ...]:
+    """(..., T, B, ...) in the form of a layer."""
+    return tuple({T: B, B: T}.get(n, n) for n in shape) if batch_first else shape
+
+
+def replacement(kind: str, batch_first: bool, steps: int = T) -> Any:
+    made = [pairs.draw((4, steps, B, H), k + 7) for k in range(2 if kind == "lstm" else 1)]
+    if batch_first:
+        made = [t.detach().transpose(1, 2).requires_grad_() for t in made]
+    return tuple(made) if kind == "lstm" else made[0]
+
+
+# Of each, a function of the kind of layer, batch_first and flags (T, B) in the form of the layer.
+OPTIONS: dict[str, Any] = {
+    "lengths": lambda *_: {"lengths": torch.tensor([T, 0, 2])},
+    "mask": lambda k, b, flags: {"mask": flags, "pad_output": "hold"},
+    "reset": lambda k, b, flags: {"reset": flags},
+    "reset_state": lambda k, b, flags: {"reset": flags, "reset_state": replacement(k, b)},
+    "one reset_state": lambda k, b, flags: {"reset": flags, "reset_state": replacement(k, b, 1)},
+    "return_states": lambda *_: {"return_states": True},
+    "noise": lambda *_: {"recurrent_dropout": 0.3, "zoneout": 0.2, "weight_drop": 0.1},
+    "keyed noise": lambda *_: {
+        **{"recurrent_dropout": 0.3, "recurrent_dropout_mode": "step", "seed": 2**64 - 3},
+        **{"t0": 5, "row_ids": torch.tensor([8, 1, 4])},
+    },
+    "all": lambda k, b, flags: {
+        **{"reset": flags, "lengths": torch.tensor([1, T, 3]), "return_states": True},
+        **{"reset_state": replacement(k, b), "zoneout": 0.2, "pad_output": "hold"},
+    },
+}
+
+
+@kinds
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("what", list(OPTIONS))
+def test_options_are_compiled_in_one_graph(kind: str, batch_first: bool, what: str) -> None:
+    layer, _ = pairs.pair(
+        kind, I, H, 2, bidirectional=True, dropout=0.4, batch_first=batch_first, dtype=D64
+    )
+    x = pairs.draw((*steps_of(batch_first, T, B), I), 0)
+    flags = (
+        torch.rand(steps_of(batch_first, T, B), generator=torch.Generator().manual_seed(1)) < 0.4
+    )
+    options = OPTIONS[what](kind, batch_first, flags)
+    inputs = [x, *pairs.tensors_in(options.get("reset_state", ())), *layer.parameters()]
+
+    def call(x: Any) -> Any:
+        return layer(x, **options)
+
+    found = []
+    for f in (call, torch.compile(call, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(3)
+        with pairs.taken("fused"):
+            out = pairs.tensors_in(f(x))
+        loss = sum(t.square().sum() for t in out)
+        found.append([*out, *torch.autograd.grad(loss, inputs, allow_unused=True)])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("reset_to", ["zero", "learned"])
+def test_learned_states_and_options_of_the_layer_are_compiled(kind: str, reset_to: str) -> None:
+    layer = getattr(ours, pairs.KINDS[kind][0])(I, H, zoneout=0.2, initial_state="learned")
+    for name in ("h_0", "c_0")[: 2 if kind == "lstm" else 1]:
+        torch.nn.init.normal_(getattr(layer, name))
+    x, reset = torch.randn(T, B, I), torch.rand(T, B) < 0.4
+
+    def call(x: Any) -> Any:
+        return layer(x, reset=reset, reset_to=reset_to)
+
+    found = []
+    for f in (call, torch.compile(call, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(3)
+        layer.zero_grad()
+        with pairs.taken("fused"):
+            y = f(x)[0]
+        y.square().sum().backward()
+        found.append([y, *(p.grad for p in layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+    assert layer.h_0.grad.any()
+
+
+def test_options_compiled_to_machine_code() -> None:
+    layer, x = ours.GRU(I, H), torch.randn(T, B, I)
+    compiled = torch.compile(lambda x, n: layer(torch.tanh(x), lengths=n)[0].sin(), fullgraph=True)
+    for lengths in ([1, 4, 0], [3, 3, 2]):
+        n = torch.tensor(lengths)
+        with pairs.taken("fused"):
+            y = compiled(x, n)
+        torch.testing.assert_close(y, layer(torch.tanh(x), lengths=n)[0].sin())
+
+
+@kinds
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_opcheck_with_options(kind: str, batch_first: bool) -> None:
+    x, states, _, *rest = operator_inputs(kind, batch_first, True, 1, True)
+    weights, masks, _, _, *fixed = rest
+    flags = torch.rand(T, B, generator=torch.Generator().manual_seed(1)) < 0.4
+    resets = [pairs.draw((2, T, B, H), k + 7) for k in range(len(states))]
+    settings = repr(
+        {"who": "rnnfast.torch", "training": True, "arrays": ["reset"], "return_states": True}
+    )
+    inputs = (x, states, resets, weights, masks, [flags], settings, *fixed)
+    checked = torch.library.opcheck(torch.ops.rnnfast.scan.default, inputs)
+    assert set(checked.values()) == {"SUCCESS"}
+
+
+def test_a_graph_s_options_are_checked_when_it_runs() -> None:
+    layer = ours.GRU(I, H)
+    compiled = torch.compile(lambda x, n: layer(x, lengths=n), fullgraph=True, backend="aot_eager")
+    x = torch.randn(T, B, I)
+    with pytest.raises(
+        rnnfast.ArgumentError, match=r"GRU: lengths holds 9 at \[1\], expected 0 <="
+    ):
+        compiled(x, torch.tensor([1, 9, 0]))
+
+
+@pytest.mark.parametrize("what", ["unbatched", "bfloat16", "packed", "autocast"])
+def test_options_that_no_graph_takes_are_refused_in_words(what: str) -> None:
+    layer = ours.GRU(I, H, dtype=torch.bfloat16 if what == "bfloat16" else None)
+    x = torch.randn(T, B, I).to(layer.weight_ih_l0)
+    given = x[:, 0] if what == "unbatched" else x
+
+    def call() -> Any:
+        with torch.autocast("cpu", enabled=what == "autocast"):
+            if what == "packed":
+                return layer(torch.nn.utils.rnn.pack_padded_sequence(x, [3, 2, 1]), zoneout=0.1)
+            return layer(given, zoneout=0.1)
+
+    with pytest.raises(Exception, match="are compiled for padded batches of float32 or float64"):
+        torch.compile(call, fullgraph=True, backend="aot_eager")()
+    with pytest.raises(Exception, match="no option 'lenghts'"):
+        torch.compile(lambda: layer(x, lenghts=1), fullgraph=True, backend="aot_eager")()
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -88,7 +88,8 @@ def test_a_change_of_a_weight_is_seen(kind: str, change: Any, steps: int, which:
     x = torch.randn(steps, 1, I)
     with torch.no_grad():
         layer(x)
-        packed = _weights.kept_of(layer).packed(steps)
+        packed = _weights.kept_of(layer).prepared
+        assert None not in packed
         p = getattr(layer, f"{which}_l0_reverse")
         was = p.detach().clone()
         change(p)
@@ -96,7 +97,8 @@ def test_a_change_of_a_weight_is_seen(kind: str, change: Any, steps: int, which:
             pytest.skip("this change is none of a vector, or of a matrix that is not square")
         with pairs.taken("fused"):
             after = layer(x)[0]
-        assert _weights.kept_of(layer) is None or packed[0] not in _weights.kept_of(layer)._packed
+        kept = _weights.kept_of(layer)
+        assert kept is None or packed[0] not in kept.prepared
         # Another module with the same numbers, of which nothing is kept yet.
         fresh, _ = pairs.pair(kind, I, H, 2, bidirectional=True)
         fresh.load_state_dict({k: v.clone() for k, v in layer.state_dict().items()})
@@ -141,8 +143,9 @@ def test_large_weights_are_packed_only_for_many_steps(monkeypatch: pytest.Monkey
     with torch.no_grad():
         layer(few)
         kept = _weights.kept_of(layer)
-        assert kept.packed(16) is kept.rows
-        assert kept.packed(17) is not kept.rows
+        assert kept.prepared == (None,)
+        layer(many)
+        assert None not in kept.prepared
         torch.testing.assert_close(layer(many)[0][:16], layer(many[:16])[0], rtol=0, atol=0)
 
 
@@ -211,10 +214,12 @@ def test_nothing_is_kept_of_a_module_that_is_gone_and_nothing_goes_with_a_copy()
     file = io.BytesIO()
     torch.save(layer, file)
     assert set(vars(layer)) == set(vars(nn.LSTM(I, H)))
-    p = weakref.ref(layer.weight_hh_l0)
+    p, key = weakref.ref(layer.weight_hh_l0), id(layer)
+    assert key in _weights._kept
     del layer
     gc.collect()
     assert p() is None
+    assert key not in _weights._kept
 
 
 def test_what_leaves_the_cpu_is_let_go() -> None:
@@ -222,7 +227,8 @@ def test_what_leaves_the_cpu_is_let_go() -> None:
     with torch.no_grad():
         layer(torch.randn(3, 2, I))
         layer.to("meta")(torch.randn(3, 2, I, device="meta"))
-    assert layer not in _weights._kept
+    assert _weights.kept_of(layer) is None
+    assert id(layer) not in _weights._kept
 
 
 @pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "RNNCell"])

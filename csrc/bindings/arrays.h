@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 
 #include "../api.h"
+#include "../cpu/arena.h"
 
 namespace rnnfast {
 
@@ -110,6 +111,19 @@ Sequence<Real> direction(Sequence<Real> s, Index T, Index offset, bool reverse) 
 template <class Real>
 py::array_t<Real> empty(std::initializer_list<Index> shape) {
   return py::array_t<Real>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+}
+
+// An array that a training step makes anew each time: a large one takes the memory of the one before it.
+template <class Real>
+py::array_t<Real> lasting(std::initializer_list<Index> shape) {
+  size_t bytes = sizeof(Real);
+  for (Index n : shape) bytes *= size_t(n);
+  if (bytes < kWaits) return empty<Real>(shape);
+  AlignedBlock block = allocate_aligned(bytes);
+  auto* const data = static_cast<Real*>(block.get());
+  auto* const owner = new AlignedBlock(std::move(block));
+  const py::capsule base(owner, [](void* p) { delete static_cast<AlignedBlock*>(p); });
+  return py::array_t<Real>(std::vector<py::ssize_t>(shape.begin(), shape.end()), data, base);
 }
 
 // Memory that the system hands out as zero, not written here.

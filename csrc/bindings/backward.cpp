@@ -119,6 +119,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     }
     dreset = std::move(entries);
   }
+  WeightSums<Real> sums;
   py::tuple grads{size_t(tape.D)};
   const Index GH = info.G * d.H;
   for (int dir = 0; dir < tape.D; ++dir) {
@@ -146,12 +147,13 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     job.tape.states[1] = static_cast<Real*>(kept.states.get());
     job.tape.replaced = static_cast<Real*>(kept.replaced.get());
     job.tape.masks = static_cast<Real*>(kept.masks.get());
+    sums.want(dir, job, kept.dropped_R ? job.weights[Weight::R] : nullptr);
     if (kept.dropped_R)
       job.weights.at[int(Weight::R)] = static_cast<const Real*>(kept.dropped_R.get());
 
     py::object dW;
     if (tape.dense_x) {
-      auto array = empty<Real>({GH, d.I});
+      auto array = lasting<Real>({GH, d.I});
       job.dweights[int(Weight::W)] = array.mutable_data();
       dW = std::move(array);
     } else {
@@ -162,7 +164,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
       job.dweights[int(Weight::W)] = rows.mutable_data();
       dW = py::make_tuple(std::move(indices), std::move(rows));
     }
-    auto dR = empty<Real>({GH, d.H});
+    auto dR = lasting<Real>({GH, d.H});
     job.dweights[int(Weight::R)] = dR.mutable_data();
     py::object biases[2] = {py::none(), py::none()};
     const bool has[2] = {kept.has_bW, kept.has_bR};
@@ -194,6 +196,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
         }
       }
     run_backward(tape.cell, jobs, tape.D, threads);
+    sums.add_dropped(d, info.G);
     if (folds)
       for (int dir = 0; dir < tape.D; ++dir)
         for (int k = 0; k < info.S; ++k)
@@ -207,6 +210,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     if (dxs[1].base)
       for (Index i = 0; i < dx_size; ++i) dxs[0].base[i] += dxs[1].base[i];
   }
+  verify_weights<Real>(tape, sums);
   note_kernel(info.name, "backward", type_number<Real>());
   return py::make_tuple(std::move(dx), std::move(grads), std::move(dstates), std::move(dreset));
 }

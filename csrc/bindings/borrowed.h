@@ -40,9 +40,29 @@ void note(PyTape::Borrowed& b) {
   b.type = v.type;
   std::copy_n(v.shape, v.nd, b.shape);
   std::copy_n(v.strides, v.nd, b.strides);
-  b.checksum = checksum_of<Real>(v);
+  if (b.weight < 0) b.checksum = checksum_of<Real>(v);
 }
 
+// Checksums of W and R of both directions. A scan takes those of the weights that it reads; with weight drop it reads
+// a copy of R.
+template <class Real>
+struct WeightSums {
+  uint64_t at[2][2] = {};
+  const Real* dropped[2] = {};
+  // R: as it was given, where the scan does not read it.
+  template <class Args>
+  void want(int dir, Args& job, const Real* R) {
+    job.checksum[0] = &at[dir][0];
+    job.checksum[1] = R ? nullptr : &at[dir][1];
+    dropped[dir] = R;
+  }
+  void add_dropped(const Dims& d, int G) {
+    for (int dir = 0; dir < 2; ++dir)
+      if (dropped[dir]) at[dir][1] = kernels<Real>().weight_checksum(dropped[dir], d.H, d.H, G);
+  }
+};
+
+// All but the contents of W and R, which `verify_weights` compares when the scan has read them.
 template <class Real>
 void verify(const PyTape& tape, const char* only = nullptr) {
   for (const auto& b : tape.borrowed) {
@@ -51,8 +71,16 @@ void verify(const PyTape& tape, const char* only = nullptr) {
     const bool same = view_of(b.array, v) && v.data == b.data && v.nd == b.nd && v.type == b.type &&
                       std::equal(b.shape, b.shape + b.nd, v.shape) &&
                       std::equal(b.strides, b.strides + b.nd, v.strides);
-    if (!same || checksum_of<Real>(v) != b.checksum) changed(kCells[int(tape.cell)], b.name);
+    if (!same || (b.weight < 0 && checksum_of<Real>(v) != b.checksum))
+      changed(kCells[int(tape.cell)], b.name);
   }
+}
+
+template <class Real>
+void verify_weights(const PyTape& tape, const WeightSums<Real>& sums) {
+  for (const auto& b : tape.borrowed)
+    if (b.weight >= 0 && sums.at[b.direction][b.weight] != b.checksum)
+      changed(kCells[int(tape.cell)], b.name);
 }
 
 }  // namespace rnnfast

@@ -40,11 +40,17 @@ class MaybeRelease {
   std::optional<py::gil_scoped_release> release_;
 };
 
+// Whether these parameters hold, to the bit, what was packed.
+bool prepared_from(const PyPrepared& p, py::handle params);
+
 // The entrances that run a layer; contract in rnnfast/_core.pyi.
 py::object forward(py::handle cell, py::handle x, py::handle params, py::handle state,
                    py::handle out, py::handle keep_tape, py::handle threads, py::handle options);
 py::object backward(const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_dx,
                     py::handle threads, py::handle dstates, py::handle dgates);
+py::object forward_packed(py::handle packed, py::handle rows, py::handle x, py::handle T,
+                          py::handle B, py::handle batch_first, py::handle states,
+                          py::handle threads);
 py::object between_layers(py::handle x, py::handle add, py::handle H, py::handle p, py::handle seed,
                           py::handle layer, py::handle t0, py::handle row_ids,
                           py::handle cu_seqlens, py::handle threads);

@@ -64,20 +64,6 @@ py::object prepare(py::handle cell_name, py::handle params) {
                         : prepare_impl<double>(cell, params, I, H);
 }
 
-// Whether these parameters hold, to the bit, what was packed.
-bool prepared_from(const PyPrepared& p, py::handle params) {
-  int type;
-  Index I, H;
-  const int G = kCells[int(p.cell)].G;
-  if (!sizes_of(params, G, type, I, H) || type != p.type || I != p.I || H != p.H ||
-      size_t(PyTuple_GET_SIZE(params.ptr())) != p.directions.size())
-    return false;
-  uint64_t sum;
-  return (type == kFloat ? checksum_of<float>(params, G, I, H, sum)
-                         : checksum_of<double>(params, G, I, H, sum)) &&
-         sum == p.checksum;
-}
-
 // (N, K), (M, K), (M,) or (N, M): sizes as x and W give them.
 template <class Real>
 bool linear_args(const View& x, const View& W, LinearArgs<Real>& a) {
@@ -280,6 +266,19 @@ std::string last_kernel() {
   return std::string(last.cell) + "." + last.pass + "." + last.dtype + "." + chosen_isa();
 }
 
+bool prepared_from(const PyPrepared& p, py::handle params) {
+  int type;
+  Index I, H;
+  const int G = kCells[int(p.cell)].G;
+  if (!sizes_of(params, G, type, I, H) || type != p.type || I != p.I || H != p.H ||
+      size_t(PyTuple_GET_SIZE(params.ptr())) != p.directions.size())
+    return false;
+  uint64_t sum;
+  return (type == kFloat ? checksum_of<float>(params, G, I, H, sum)
+                         : checksum_of<double>(params, G, I, H, sum)) &&
+         sum == p.checksum;
+}
+
 PYBIND11_MODULE(_core, m) {
   chosen_isa();  // an instruction set asked for by name is there, or the import fails and says so
   m.doc() = "rnnfast's compiled kernels; see rnnfast/_core.pyi";
@@ -307,6 +306,7 @@ PYBIND11_MODULE(_core, m) {
         py::arg() = py::none(), py::arg() = py::none());
   m.def("between_layers", between_layers);
   m.def("prepare", prepare);
+  m.def("forward_packed", forward_packed);
   m.def("linear_forward", linear_forward);
   m.def("linear_backward", linear_backward);
   m.def("set_num_threads", [](int n) {

@@ -110,6 +110,7 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
                               o.flat ? o.start.back() : d.T * d.B, I, o, d);
 
   AlignedBlock dropped[2];
+  WeightSums<Real> sums;
   for (int dir = 0; dir < D; ++dir) {
     ForwardArgs<Real>& job = jobs[dir];
     const bool reverse = o.reversed(dir);
@@ -124,6 +125,7 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
       if (replacement[s])
         job.options.replacement[s] = replacement[s] + dir * o.replacement_rows * H;
     }
+    const Real* const R_given = job.weights[Weight::R];
     if (o.weight_drop > 0) {
       dropped[dir] = allocate_aligned(size_t(info.G * H * H) * sizeof(Real));
       auto* R = static_cast<Real*>(dropped[dir].get());
@@ -149,12 +151,14 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
       job.tape.replaced = static_cast<Real*>(kept.replaced.get());
       job.tape.masks = static_cast<Real*>(kept.masks.get());
       kept.dropped_R = std::move(dropped[dir]);
+      sums.want(dir, job, kept.dropped_R ? R_given : nullptr);
       tape->directions.push_back(std::move(kept));
     }
   }
   {
     const MaybeRelease release(flops_of(cell, d, D));
     run_forward(cell, jobs, D, threads);
+    sums.add_dropped(d, info.G);
     if (o.scheduled && !(o.flat && o.schedule[0].places() == o.start.back()))
       for (int dir = 0; dir < D; ++dir) {
         const ForwardArgs<Real>& job = jobs[dir];
@@ -170,17 +174,21 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
     tape->y = y;
     tape->params = py::reinterpret_borrow<py::object>(params);
     tape->state = py::reinterpret_borrow<py::object>(state);
-    const auto borrow = [&](std::string name, py::handle array) {
-      if (!array.is_none())
-        tape->borrowed.push_back({std::move(name), py::reinterpret_borrow<py::object>(array)});
+    const auto borrow = [&](std::string name, py::handle array) -> PyTape::Borrowed& {
+      tape->borrowed.push_back({std::move(name), py::reinterpret_borrow<py::object>(array)});
+      return tape->borrowed.back();
     };
     if (dense) borrow("x", x_object);
     borrow("y", y);
     for (int dir = 0; dir < D; ++dir)
-      for (int w = 0; w < 2; ++w)  // the biases are not read again
-        borrow(std::string(kWeightNames[w]) + (dir ? " of the reverse direction" : ""),
-               PyTuple_GET_ITEM(PyTuple_GET_ITEM(params.ptr(), dir), w));
-    if (!state.is_none())
+      for (int w = 0; w < 2; ++w) {  // the biases are not read again
+        auto& b = borrow(std::string(kWeightNames[w]) + (dir ? " of the reverse direction" : ""),
+                         PyTuple_GET_ITEM(PyTuple_GET_ITEM(params.ptr(), dir), w));
+        b.direction = dir;
+        b.weight = w;
+        b.checksum = sums.at[dir][w];
+      }
+    if (!state.is_none() && PyTuple_GET_ITEM(state.ptr(), 0) != Py_None)
       borrow("h0", PyTuple_GET_ITEM(state.ptr(), 0));  // c0 has a copy on the tape
     for (auto& b : tape->borrowed) note<Real>(b);
   }

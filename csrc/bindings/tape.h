@@ -38,6 +38,7 @@ struct PyTape {
     int nd = 0, type = 0;
     Py_intptr_t shape[3] = {}, strides[3] = {};
     uint64_t checksum = 0;
+    int direction = 0, weight = -1;  // 0: W, 1: R, whose checksums the scan takes; -1: none of them
   };
   std::vector<Borrowed> borrowed;
   py::object x, y, params, state;

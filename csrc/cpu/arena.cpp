@@ -13,16 +13,8 @@ namespace {
 // Kept per thread between calls. The packed weights of an LSTM with H = I = 1024 in float32 take 32 MiB, forward and
 // backward each: a model of that size still finds its scratch warm.
 constexpr size_t kKept = size_t(128) << 20;
-constexpr size_t kHugePage = size_t(2) << 20;
+constexpr size_t kPage = 4096, kHugePage = size_t(2) << 20;
 constexpr size_t kLarge = 2 * kHugePage;
-// From here on a block that is given back waits to be taken again: of LSTM at (128, 32, 128, 256), whose tape takes
-// 16 MiB, it saves 5 to 7 % of forward and backward. Smaller ones malloc keeps well enough by itself.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr size_t kWaits =
-    ~size_t(0);  // every block is as large as was asked for, and gone when it is freed
-#else
-constexpr size_t kWaits = size_t(16) << 20;
-#endif
 
 struct Kept {
   AlignedBlock block;
@@ -93,7 +85,7 @@ Waiting& waiting() {
 
 AlignedBlock allocate_aligned(size_t bytes) {
   const bool large = bytes >= kLarge;
-  const size_t alignment = large ? kHugePage : 128;
+  const size_t alignment = large ? kHugePage : bytes >= kWaits ? kPage : 128;
   bytes = (bytes + alignment - 1) / alignment * alignment;
   if (bytes == 0) bytes = alignment;
   if (bytes >= kWaits)

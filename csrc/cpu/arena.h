@@ -16,6 +16,15 @@ using AlignedBlock = std::unique_ptr<void, FreeAligned>;
 // of a large tape. Throws std::bad_alloc.
 AlignedBlock allocate_aligned(size_t bytes);
 
+// From here on a block that is given back waits to be taken again: of LSTM at (128, 32, 128, 256), whose tape takes
+// 16 MiB, it saves 5 to 7 % of forward and backward.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kWaits =
+    ~size_t(0);  // every block is as large as was asked for, and gone when it is freed
+#else
+constexpr size_t kWaits = size_t(1) << 20;
+#endif
+
 class Scratch {
  public:
   explicit Scratch(size_t bytes);

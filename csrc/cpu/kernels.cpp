@@ -1,6 +1,7 @@
 // The one unit compiled per instruction set and dtype (RNNFAST_ISA, RNNFAST_REAL, RNNFAST_VECTOR_BYTES). It
 // exports a single table; everything else is local to the unit. It includes no C++ standard header: an inline
 // function shared with the baseline would leave the linker to choose which CPU's code both of them run.
+#include "checksum.h"
 #include "linear.h"
 #include "peaks.h"
 #include "scan_backward.h"
@@ -136,29 +137,10 @@ void activation(int which, const Real* in, Real* out, Index n) {
   }
 }
 
-// Two running sums per lane (Fletcher): any change of one word is seen, and so is a swap, at the speed at which
-// memory is read.
-uint64_t checksum(const void* data, size_t bytes, uint64_t seed) {
-  typedef uint64_t Words __attribute__((vector_size(64)));
-  typedef uint64_t WordsAny __attribute__((vector_size(64), aligned(1), may_alias));
-  const char* p = static_cast<const char*>(data);
-  Words a = {}, b = {};
-  size_t i = 0;
-  for (; i + 64 <= bytes; i += 64) {
-    a += *reinterpret_cast<const WordsAny*>(p + i);
-    b += a;
-  }
-  Words tail = {};
-  memcpy(&tail, p + i, bytes - i);
-  a += tail;
-  b += a;
-  uint64_t hash = seed ^ bytes;
-  // One after the other: of a single block both sums are the same, and together they would undo each other in part.
-  for (int l = 0; l < 8; ++l) {
-    hash = (hash ^ a[l]) * 0x9e3779b97f4a7c15u;
-    hash = (hash ^ b[l]) * 0x9e3779b97f4a7c15u;
-  }
-  return hash;
+uint64_t weight_checksum(const Real* W, Index H, Index K, int G) {
+  uint64_t sum = 0;
+  WeightSum{&sum}.add_all(W, H, K, G, Member{0, 1, nullptr, nullptr});
+  return sum;
 }
 
 }  // namespace
@@ -182,6 +164,7 @@ extern "C" __attribute__((visibility("hidden"))) const KernelTable<Real> RNNFAST
     masked_rows,
     activation,
     checksum,
+    weight_checksum,
     kFlopsPerRound,
     multiply_add,
     kReadBytes,

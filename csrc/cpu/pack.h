@@ -6,6 +6,7 @@
 //   Panels of W^T:              [panel][(unit, gate, lane)][v][lane]  the rows of W as they are, cut in columns
 //   Gate rows (gx, dgx, dgh, biases, index tables): [unit][gate][lane]
 #pragma once
+#include "checksum.h"
 #include "tile.h"
 
 namespace rnnfast {
@@ -74,10 +75,14 @@ struct RowPanels {
   const Real* W;  // null where everything was packed beforehand
   Index H, K;     // rows of one gate block, columns
   int G, U;
+  WeightSum sum{};  // added to when a panel is read
   RNNFAST_INLINE int nv() const { return G * U; }
   RNNFAST_INLINE Index count() const { return (unit_vectors(H) + U - 1) / U; }
   RNNFAST_INLINE Index size() const { return K * nv() * kLanes; }  // of one panel, in elements
 
+  RNNFAST_INLINE void note(Index panel) const {
+    for (int u = 0; u < U; ++u) sum.add(W, H, K, G, panel * U + u);
+  }
   void pack(Index panel, Real* out) const {
     if (K == 0) return;  // and no memory to write to
     for (int u = 0; u < U; ++u) {
@@ -95,6 +100,7 @@ struct RowPanels {
             to[k * nv() * kLanes + l] = l < lanes ? from[l * K + k] : Real(0);
       }
     }
+    note(panel);
   }
 };
 
@@ -104,14 +110,29 @@ struct ColumnPanels {
   const Real* W;
   Index H, N;
   int G, NV;
+  WeightSum
+      sum{};  // added to when rows are read, by one of the members that each read a part of them
+  Member member{0, 1, nullptr, nullptr};
   RNNFAST_INLINE int nv() const { return NV; }
   RNNFAST_INLINE Index count() const { return (unit_vectors(N) + NV - 1) / NV; }
   RNNFAST_INLINE Index depth() const { return unit_vectors(H) * G * kLanes; }
   RNNFAST_INLINE Index size() const { return depth() * NV * kLanes; }
 
-  void pack(Index panel, Real* out) const { pack(panel, panel + 1, out); }
+  void pack(Index panel, Real* out) const {
+    pack_rows(panel, panel + 1, out, [](Index) {});
+  }
   // Panels [first, last) at once, row by row of W: column by column every row would be a page of its own.
   void pack(Index first, Index last, Real* out) const {
+    pack_rows(first, last, out, [&](Index k) RNNFAST_INLINE_LAMBDA { note(k, k + 1); });
+  }
+  // Rows [begin, end) have been read.
+  RNNFAST_INLINE void note(Index begin, Index end) const {
+    const Index depth = G * kLanes;
+    for (Index unit = begin / depth; unit < end / depth; ++unit)
+      if (unit % member.n == member.id) sum.add(W, H, N, G, unit);
+  }
+  template <class AfterRow>
+  RNNFAST_INLINE void pack_rows(Index first, Index last, Real* out, AfterRow&& after) const {
     const Index width = NV * kLanes;
     for (Index k = 0; k < depth(); ++k, out += width) {
       const Real* from = row(k);
@@ -125,6 +146,7 @@ struct ColumnPanels {
           for (Index j = 0; j < width; ++j) to[j] = j < valid ? from[column + j] : Real(0);
         }
       }
+      after(k);
     }
   }
   // Row k of W in the order of gate rows; null where that is padding.
@@ -155,7 +177,7 @@ void unpack_gate_row(const Real* row, Index H, int G, Real* out) {
 // buffer of this member's when every panel is used once (T*B small: whole packed copies would cost more).
 struct Panels {
   const Real* packed;  // null: pack on the way
-  Real* buffer;        // room for max_panels of them; by columns, for one, or for a row of results
+  Real* buffer;        // room for one of them; by columns, also for two rows of results
   Index size;          // elements of one panel
 };
 

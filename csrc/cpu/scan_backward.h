@@ -191,9 +191,9 @@ struct BackwardScratch {
     const Dims& d = a.dims;
     const bool by_units = split_units(d.B, n), drops = MaskRows::drops(a.options);
     const Index row = gate_row_stride<Cell>(d.H), units = unit_vectors(d.H) * kLanes;
-    lazy_W = d.T * d.B <= 16 && n == 1;
+    lazy_W = d.T * d.B <= 16 && (n == 1 || by_units);
     lazy_R = d.T <= 1 && (n == 1 || by_units);  // one product with R^T: dh0
-    nv_x = column_vectors(d.I, 1);
+    nv_x = column_vectors(d.I, lazy_W ? n : 1);
     nv_h = column_vectors(d.H, by_units ? n : 1);
     const ColumnPanels w = W_panels(a), r = R_panels(a);
     const bool want_dx = a.dx.base != nullptr;
@@ -247,7 +247,7 @@ struct BackwardScratch {
     m.borders = o.schedule.first ? carver.take<Index>(d.T + 1) : nullptr;
     Index panel = 0;
     const auto room = [&](const ColumnPanels& p) RNNFAST_INLINE_LAMBDA {
-      panel = max_of(panel, max_of(p.size(), p.count() * p.NV * kLanes));
+      panel = max_of(panel, max_of(p.size(), 2 * p.count() * p.NV * kLanes));
     };
     if (lazy_W && a.dx.base) room(W_panels(a));
     if (lazy_R) room(R_panels(a));
@@ -271,7 +271,17 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   const Walk walk = shared.walk;
   const bool extras = backward_extras(a), drops = MaskRows::drops(o);
 
-  const ColumnPanels W = shared.W_panels(a), R = shared.R_panels(a);
+  ColumnPanels W = shared.W_panels(a), R = shared.R_panels(a);
+  W.member = R.member = m;
+  // Checksums are taken on the way where all members read all rows exactly once.
+  const bool once = !o.schedule.first && walk.places() == 1 && o.burn_in == 0;
+  const auto note = [&](ColumnPanels& panels, uint64_t* sum, bool on_the_way)
+                        RNNFAST_INLINE_LAMBDA {
+                          if (on_the_way) panels.sum = {sum};
+                          else WeightSum{sum}.add_all(panels.W, panels.H, panels.N, G, m);
+                        };
+  note(W, a.checksum[0], shared.W || (shared.lazy_W && a.dx.base && once));
+  note(R, a.checksum[1], shared.R || (shared.lazy_R && once));
   const bool by_units = split_units(d.B, m.n);
   const Range panels = by_units ? share(R.count(), m) : Range{0, R.count()};
   const Range all{0, d.B}, rows = by_units ? all : walk.share_rows(m);
@@ -478,13 +488,16 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
 
     const GateRows dgx{shared.dgx, row, n}, dgh{shared.dgh, row, n};
     if (a.dx.base) {
-      each(mine, [&](Index i, Index t, Index b, Source) RNNFAST_INLINE_LAMBDA {
-        own.rows[i - mine.begin] = shared.dgx + i * row;
-        own.to[i - mine.begin] = a.dx.row(t, b);
+      // Members share the rows, or W where they pack it on the way.
+      const Range of_rows = shared.lazy_W ? Range{0, n} : mine;
+      const Range of_W = shared.lazy_W ? share(W.count(), m) : Range{0, W.count()};
+      each(of_rows, [&](Index i, Index t, Index b, Source) RNNFAST_INLINE_LAMBDA {
+        own.rows[i - of_rows.begin] = shared.dgx + i * row;
+        own.to[i - of_rows.begin] = a.dx.row(t, b);
       });
       const Store store{own.to, d.I, shared.nv_x * kLanes};
-      run_stage(shared.nv_x, W, W_panels, depth, 0, W.count(), false, own.rows, mine.size(),
-                nullptr, epilogue(store));
+      run_stage(shared.nv_x, W, W_panels, depth, of_W.begin, of_W.end, false, own.rows,
+                of_rows.size(), nullptr, epilogue(store));
     }
     if (a.index.used) {
       each({0, n}, [&](Index i, Index t, Index b, Source)

@@ -185,7 +185,7 @@ struct ForwardScratch {
     m.masked = MaskRows::drops(a.options) ? carver.take<Real>(d.B * d.H) : nullptr;
     const int nv = Cell::G * units_per_panel<Cell>(d.H);
     const Index depth = max_of(lazy_W ? d.I : 0, lazy_R ? d.H : 0);
-    m.panels = depth ? carver.take<Real>(8 * depth * nv * kLanes) : nullptr;
+    m.panels = depth ? carver.take<Real>(depth * nv * kLanes) : nullptr;
     return m;
   }
 };
@@ -214,7 +214,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   const bool drops = MaskRows::drops(a.options);
 
   const int U = units_per_panel<Cell>(d.H);
-  const RowPanels W{a.weights[Weight::W], d.H, d.I, G, U}, R{a.weights[Weight::R], d.H, d.H, G, U};
+  RowPanels W{a.weights[Weight::W], d.H, d.I, G, U}, R{a.weights[Weight::R], d.H, d.H, G, U};
   const bool by_units = split_units(d.B, m.n);
   const Range panels = by_units ? share(R.count(), m) : Range{0, R.count()};
   const Range rows = by_units ? Range{0, d.B} : walk.share_rows(m);
@@ -223,6 +223,14 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   const bool shares = m.n > 1;
 
   PackedLayer<Cell> packed = shared.packed;
+  // Checksums are taken on the way where each panel is read exactly once.
+  const bool once = !a.options.schedule.first && walk.places() > 0;
+  const auto note = [&](RowPanels& panels, uint64_t* sum, bool on_the_way) RNNFAST_INLINE_LAMBDA {
+    if (on_the_way) panels.sum = {sum};
+    else WeightSum{sum}.add_all(panels.W, panels.H, panels.K, G, m);
+  };
+  note(W, a.checksum[0], packed.W || (shared.lazy_W && !a.index.used && once));
+  note(R, a.checksum[1], packed.R || (shared.lazy_R && d.T == 1 && once));
   if (a.packed) {
     Carver whole{const_cast<char*>(reinterpret_cast<const char*>(a.packed))};
     packed = PackedLayer<Cell>(whole, d, true, true);

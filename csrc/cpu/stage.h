@@ -33,46 +33,93 @@ RNNFAST_INLINE Epilogue epilogue(const E& e) {
           }};
 }
 
-// One row with panels [first, last) of W^T, read where W lies, since every weight is used once: sums (count, width).
-// By rows of W within a block of the sum, so that a page is looked at once.
-RNNFAST_NOINLINE void row_by_columns(const ColumnPanels& W, Index first, Index last,
-                                     const Real* row, Real* sums) {
-  constexpr int kChains = 8;
-  const Index width = W.NV * kLanes, begin = first * width;
-  const Index columns = min_of(last * width, W.N) - begin;
-  memset(sums, 0, size_t((last - first) * width) * sizeof(Real));
-  const Real* w[kBlock];
-  Real x[kBlock];
-  for (Index k0 = 0; k0 < W.depth(); k0 += kBlock) {
-    Index terms = 0;
-    for (Index k = k0; k < min_of(k0 + kBlock, W.depth()); ++k) {
-      const Real* from = W.row(k);
-      if (!from) continue;
-      w[terms] = from + begin;
-      x[terms++] = row[k];
-    }
-    Index j = 0;
-    for (; j + kChains * kLanes <= columns; j += kChains * kLanes) {
-      Raw acc[kChains];
-      unroll<kChains>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[v] = Raw{}; });
-      for (Index i = 0; i < terms; ++i) {
-        const Raw factor = raw_set(x[i]);
-        unroll<kChains>([&](auto v) RNNFAST_INLINE_LAMBDA {
-          acc[v] = raw_fma(factor, raw_load(w[i] + j + v * kLanes), acc[v]);
+// What follows is for one row, where every weight is used once: W is read where it lies, each of its rows from one end
+// to the other, a few rows at a time, as the hardware foresees; asking ahead made both slower (AVX2, Zen 3, 5 to 50 %).
+// Sums are in the order of tiles.
+constexpr int kLine = 64 / int(sizeof(Real));  // elements of a cache line, all used at once
+
+// One row with one panel of W, which has all its kLanes rows of each gate: blocks are turned in registers.
+template <int NV>
+RNNFAST_NOINLINE void row_by_rows(const RowPanels& W, Index panel, const Real* row,
+                                  const Real* init, Real* out) {
+  const Real* from[NV];
+  unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+    from[v] = W.W + (v % W.G * W.H + (panel * W.U + v / W.G) * kLanes) * W.K;
+  });
+  for (Index k = 0; k < W.K;) {
+    const Index end = min_of(k + kBlock, W.K);
+    Raw acc[NV];
+    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[v] = Raw{}; });
+    for (; k + kLine <= end; k += kLine)
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+        unroll<kLine / kLanes>([&](auto part) RNNFAST_INLINE_LAMBDA {
+          const Index at = k + part * kLanes;
+          Raw r[kLanes];
+          unroll<kLanes>([&](auto i)
+                             RNNFAST_INLINE_LAMBDA { r[i] = raw_load(from[v] + i * W.K + at); });
+          transpose_rounds<kLanes / 2>(r);
+          unroll<kLanes>([&](auto i) RNNFAST_INLINE_LAMBDA {
+            acc[v] = raw_fma(raw_set(row[at + i]), r[i], acc[v]);
+          });
         });
-      }
-      unroll<kChains>([&](auto v) RNNFAST_INLINE_LAMBDA {
-        Real* to = sums + j + v * kLanes;
-        raw_store(to, raw_load(to) + acc[v]);
       });
-    }
-    for (; j < columns; j += kLanes) {
-      const int lanes = int(min_of(kLanes, columns - j));
-      Raw acc{};
-      for (Index i = 0; i < terms; ++i)
-        acc = raw_fma(raw_set(x[i]), raw_load(w[i] + j, lanes), acc);
-      raw_store(sums + j, raw_load(sums + j) + acc);
-    }
+    for (; k < end; ++k)
+      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+        Real column[kLanes];
+        for (Index l = 0; l < kLanes; ++l) column[l] = from[v][l * W.K + k];
+        acc[v] = raw_fma(raw_set(row[k]), raw_load(column), acc[v]);
+      });
+    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+      raw_store(out + v * kLanes, (init ? raw_load(init + v * kLanes) : Raw{}) + acc[v]);
+    });
+    init = out;
+  }
+  W.note(panel);
+}
+
+constexpr int kRowsAtOnce = 8;
+
+// sums (n columns) = (fresh ? 0 : sums) + the sum over R rows of W, w[r] each, times x[r].
+template <int R>
+RNNFAST_NOINLINE void add_rows(const Real* const* w, const Real* x, Index n, bool fresh,
+                               Real* sums) {
+  Raw factor[R];
+  unroll<R>([&](auto r) RNNFAST_INLINE_LAMBDA { factor[r] = raw_set(x[r]); });
+  const auto add = [&](Index j, auto lanes) RNNFAST_INLINE_LAMBDA {
+    Raw acc = fresh ? Raw{} : raw_load(sums + j);
+    unroll<R>([&](auto r) RNNFAST_INLINE_LAMBDA {
+      acc = raw_fma(factor[r], raw_load(w[r] + j, lanes), acc);
+    });
+    raw_store(sums + j, acc);
+  };
+  Index j = 0;
+  for (; j + kLanes <= n; j += kLanes) add(j, Constant<kLanes>{});
+  if (j < n) add(j, int(n - j));
+}
+
+// One row with panels [first, last) of W^T: sums (count, width). `block`: room for as much.
+RNNFAST_NOINLINE void row_by_columns(const ColumnPanels& W, Index first, Index last,
+                                     const Real* row, Real* sums, Real* block) {
+  const Index width = W.NV * kLanes, begin = first * width, count = (last - first) * width;
+  const Index columns = min_of(last * width, W.N) - begin;
+  memset(sums, 0, size_t(count) * sizeof(Real));
+  for (Index k0 = 0; k0 < W.depth(); k0 += kBlock) {
+    const Index k1 = min_of(k0 + kBlock, W.depth());
+    const Real* w[kBlock];
+    Real x[kBlock];
+    Index terms = 0;
+    for (Index k = k0; k < k1; ++k)
+      if (const Real* from = W.row(k)) {
+        w[terms] = from + begin;
+        x[terms++] = row[k];
+      }
+    for (Index i = 0; i < terms; i += kRowsAtOnce)
+      with_constant<kRowsAtOnce>(
+          int(min_of(kRowsAtOnce, terms - i)),
+          [&](auto R) RNNFAST_INLINE_LAMBDA { add_rows<R>(w + i, x + i, columns, i == 0, block); });
+    for (Index j = 0; j < columns && terms > 0; j += kLanes)
+      raw_store(sums + j, raw_load(sums + j) + raw_load(block + j));
+    W.note(k0, k1);
   }
 }
 
@@ -89,18 +136,29 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
                                 const Real* init, const Epilogue& epilogue) {
   constexpr int kWidth = NV * kLanes;
   alignas(64) Real out[max_of(kTileSize, kGroupRows * kWidth)];
-  const auto weights = [&](Index panel, int slot) RNNFAST_INLINE_LAMBDA -> const Real* {
-    if (panels.packed) return panels.packed + panel * panels.size;
-    source.pack(panel, panels.buffer + slot * panels.size);
-    return panels.buffer + slot * panels.size;
+  const auto weights = [&](Index panel) RNNFAST_INLINE_LAMBDA -> const Real* {
+    if (panels.packed || K == 0) return panels.packed + panel * panels.size;
+    source.pack(panel, panels.buffer);
+    return panels.buffer;
   };
-  if constexpr (Source::by_columns) {
-    if (n == 1 && !panels.packed && K > 0) {
-      row_by_columns(source, first, last, rows[0], panels.buffer);
+  if (n == 1 && !panels.packed && K > 0) {
+    if constexpr (Source::by_columns) {
+      row_by_columns(source, first, last, rows[0], panels.buffer,
+                     panels.buffer + (last - first) * kWidth);
       for (Index j = first; j < last; ++j)
         epilogue.run(epilogue.self, j, 0, 1, panels.buffer + (j - first) * kWidth);
-      return;
+    } else {
+      for (Index j = first; j < last; ++j) {
+        const Real* start = init ? init + j * kWidth : nullptr;
+        if ((j + 1) * source.U * kLanes <= source.H) {
+          row_by_rows<NV>(source, j, rows[0], start, out);
+        } else {
+          row_tile<1, NV>(rows[0], weights(j), panels.size, K, start, out);
+        }
+        epilogue.run(epilogue.self, j, 0, 1, out);
+      }
     }
+    return;
   }
   if (n == 1) {
     Index left = last - first;
@@ -108,8 +166,7 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
       int pn = max_panels<NV>();
       while (pn > left) pn /= 2;
       const Index panel = backwards ? first + left - pn : last - left;
-      const Real* w = weights(panel, 0);
-      for (int i = 1; i < pn; ++i) weights(panel + i, i);
+      const Real* w = weights(panel);
       const Real* start = init ? init + panel * kWidth : nullptr;
       if (pn == 8)
         row_tile<max_panels<NV>() >= 8 ? 8 : 1, NV>(rows[0], w, panels.size, K, start, out);
@@ -129,7 +186,7 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
   const Index depth = max_of(kSliceBytes / Index(kWidth * sizeof(Real)) / kBlock, 1) * kBlock;
   for (Index j = first; j < last; ++j) {
     const Index panel = backwards ? first + last - 1 - j : j;
-    const Real* w = weights(panel, 0);
+    const Real* w = weights(panel);
     for (Index block0 = 0; block0 < blocks; block0 += group) {
       const Index block1 = min_of(block0 + group, blocks), row0 = block0 * n / blocks;
       const Real* start = init ? init + panel * kWidth : nullptr;

@@ -83,6 +83,26 @@ RNNFAST_INLINE void raw_store(Real* p, Raw v, int n) {
   for (int l = 0; l < n; ++l) p[l] = lanes[l];
 }
 
+// A store that leaves the caches alone, to a place aligned to vectors; `stream_done` before others may read there.
+#if defined(__AVX2__) || defined(__AVX512F__)
+constexpr bool kStreams = true;
+RNNFAST_INLINE void raw_stream(Real* p, Raw v) {
+  constexpr bool f32 = sizeof(Real) == 4;
+#if RNNFAST_VECTOR_BYTES == 64
+  if constexpr (f32) _mm512_stream_ps((float*)p, (__m512)v);
+  else _mm512_stream_pd((double*)p, (__m512d)v);
+#else
+  if constexpr (f32) _mm256_stream_ps((float*)p, (__m256)v);
+  else _mm256_stream_pd((double*)p, (__m256d)v);
+#endif
+}
+RNNFAST_INLINE void stream_done() { _mm_sfence(); }
+#else
+constexpr bool kStreams = false;
+RNNFAST_INLINE void raw_stream(Real* p, Raw v) { raw_store(p, v); }
+RNNFAST_INLINE void stream_done() {}
+#endif
+
 // The value type that cells are compiled for. Its name is local to this unit, so every template over it is too.
 struct Vec {
   using Real = rnnfast::Real;

@@ -89,19 +89,29 @@ RNNFAST_NOINLINE void gradient_strip(const GateBlock& gates, Index rows, const R
   }
 }
 
-// Of a single row: nothing is used twice, so dW is written as it lies.
+// Of a single row: nothing is used twice, so dW is written as it lies; a large one past the caches, which would read it
+// first, and lose the weights that the next step reads.
+constexpr Index kStreamed = Index(4) << 20;  // bytes
 RNNFAST_NOINLINE void one_row_gradient(const GateRows& g, const Real* x, Index H, int G, Range mine,
                                        Real* dW, Index N, bool first) {
+  const bool streams = kStreams && first && N % kLanes == 0 &&
+                       G * H * N * Index(sizeof(Real)) >= kStreamed &&
+                       uintptr_t(dW) % RNNFAST_VECTOR_BYTES == 0;
   for (Index item = mine.begin; item < mine.end; ++item)
     for (Index h = item / G * kLanes; h < min_of(H, (item / G + 1) * kLanes); ++h) {
       const Raw factor = raw_set(g.base[item * kLanes + h % kLanes]);
       Real* to = dW + (item % G * H + h) * N;
-      for (Index j = 0; j < N; j += kLanes) {
-        const int lanes = int(min_of(kLanes, N - j));
+      const auto add = [&](Index j, auto lanes) RNNFAST_INLINE_LAMBDA {
         const Raw term = raw_fma(factor, raw_load(x + j, lanes), Raw{});
         raw_store(to + j, first ? term : raw_load(to + j, lanes) + term, lanes);
-      }
+      };
+      Index j = 0;
+      if (streams)
+        for (; j < N; j += kLanes) raw_stream(to + j, raw_fma(factor, raw_load(x + j), Raw{}));
+      for (; j + kLanes <= N; j += kLanes) add(j, Constant<kLanes>{});
+      if (j < N) add(j, int(N - j));
     }
+  if (streams) stream_done();
 }
 
 // operand: the n rows in chunk order. strip: kGradientScratch elements of scratch. mine: the share of the (unit, gate)

@@ -307,23 +307,26 @@ class Recurrent(nn.RNNBase):
 
     def _forward_compiled(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
         """Lay a call into the graph of a compiler: as our operator, or as PyTorch's layer."""
-        if options or self._wants_own():
-            raise ArgumentError(
-                f"{self._who}: options of its own are not compiled yet; call the layer outside of "
-                "torch.compile (torch.compiler.disable)."
-            )
-        plain = isinstance(input, Tensor) and input.dim() in (2, 3) and input.device.type == "cpu"
-        if (
-            torch.compiler.is_exporting()
-            or not plain
-            or self.proj_size > 0
-            or input.dtype not in (torch.float32, torch.float64)
-            or torch.is_autocast_enabled("cpu")
-            or input.shape[1 if self.batch_first and input.dim() == 3 else 0] == 0
-        ):
-            return super().forward(input, hx)
+        own = bool(options) or self._wants_own()
         weights = self._weights()
-        if any(w.dtype != input.dtype for w in weights):
+        fits = (
+            isinstance(input, Tensor)
+            and input.dim() in ((3,) if own else (2, 3))
+            and input.device.type == "cpu"
+            and input.dtype in (torch.float32, torch.float64)
+            and all(w.dtype == input.dtype for w in weights)
+            and input.shape[1 if self.batch_first and input.dim() == 3 else 0] > 0
+            and self.proj_size == 0
+            and not torch.compiler.is_exporting()
+            and not torch.is_autocast_enabled("cpu")
+        )
+        if not fits and own:
+            raise ArgumentError(
+                f"{self._who}: options of its own are compiled for padded batches of float32 or "
+                "float64 on the CPU, and not under autocast or for export; call the layer outside "
+                "of torch.compile (torch.compiler.disable)."
+            )
+        if not fits:
             return super().forward(input, hx)
         unbatched = input.dim() == 2
         row = 0 if self.batch_first else 1
@@ -340,19 +343,86 @@ class Recurrent(nn.RNNBase):
         else:
             self.check_input(x, None)
         L, D = self.num_layers, 1 + self.bidirectional
+        resets: list[Tensor] = []
+        arrays: list[Tensor] = []
+        settings = ""
+        if own:  # first, for it may draw a seed, as an eager call does before it draws masks
+            states, resets, arrays, settings = self._compiled_options(x, states, options)
         masks: list[Tensor] = []
         if self.training and self.dropout > 0:
             T, B = (x.shape[1], x.shape[0]) if self.batch_first else (x.shape[0], x.shape[1])
             ones = x.new_ones(T, B, D * self.hidden_size)
             masks = [torch.dropout(ones, self.dropout, True) for _ in range(L - 1)]
-        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+        tensors = (x, *states, *resets, *weights)
+        keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         y, *last, _ = torch.ops.rnnfast.scan(
-            *(x, states, weights, masks, _CELLS[self.mode], L, D),
-            *(self.bias, self.batch_first, keep),
+            *(x, states, resets, weights, masks, arrays, settings),
+            *(_CELLS[self.mode], L, D, self.bias, self.batch_first, keep),
         )
+        S = 1 if single else 2
+        last, everything = last[:S], last[S:]
         if unbatched:
             y, last = y.squeeze(row), [s.squeeze(1) for s in last]
-        return y, (last[0] if single else tuple(last))
+        final = last[0] if single else tuple(last)
+        if not everything:
+            return y, final
+        return y, final, States(everything[0], None if single else everything[1], everything[-1])
+
+    def _compiled_options(
+        self, x: Tensor, states: list[Tensor], options: dict[str, Any]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], str]:
+        """Return initial states, replacements, arrays and settings as the operator takes them."""
+        _options.refuse_unknown(self._who, options)
+        given: dict[str, Any] = {name: getattr(self, name) for name in _options.CELL}
+        given.update((k, v) for k, v in options.items() if v is not None)
+        resets = self._compiled_resets(given)
+        reset_to = given.get("reset_to", "zero")
+        learned = self._learned(x, None, True, not states, reset_to)
+        if learned is not None:
+            states = states or list(learned)
+            if reset_to == "learned" and given.get("reset") is not None and not resets:
+                # (D*L, B, H), the same at every step; what is left to check is that reset_state
+                # is not given too.
+                resets = [s.unsqueeze(1) for s in learned]
+                given.pop("reset_to")
+        if self.training and given.get("seed") is None:
+            zoneout = given["zoneout"]
+            drawn = any(zoneout) if isinstance(zoneout, tuple) else zoneout
+            if drawn or given["recurrent_dropout"] or given["weight_drop"]:
+                # As `_options.read` draws it.
+                given["seed"] = torch.randint(2**63 - 1, (), device="cpu")
+        names: list[str] = []
+        arrays: list[Tensor] = []
+        for name in ("lengths", "mask", "reset", "row_ids", "seed", "t0"):
+            value = given.pop(name, None)
+            if value is None:
+                continue
+            if not isinstance(value, Tensor):
+                if name == "seed" and value >= 2**63:
+                    value -= 2**64  # the same 64 bits
+                value = torch.as_tensor(value)
+            if self.batch_first and name in ("mask", "reset"):
+                value = value.transpose(0, 1)
+            # A copy: the caller may change it before backward.
+            arrays.append(value.clone())
+            names.append(name)
+        given |= {"who": self._who, "training": self.training, "arrays": names}
+        settings = "{" + ", ".join(f"{k!r}: {v!r}" for k, v in given.items()) + "}"
+        return states, resets, arrays, settings
+
+    def _compiled_resets(self, given: dict[str, Any]) -> list[Tensor]:
+        """Take `reset_state` out of the options: S replacements (D*L, T or 1, B, H), or none."""
+        state = given.pop("reset_state", None)
+        entries = list(state) if isinstance(state, (tuple, list)) else [state]
+        some = [t for t in entries if t is not None]
+        if not some:
+            return []
+        # What is left out is zero; all have as many steps.
+        entries = [torch.zeros_like(some[0]) if t is None else t for t in entries]
+        if self.batch_first:
+            entries = [t.transpose(1, 2) for t in entries]
+        steps = max(t.shape[1] for t in entries)
+        return [t.expand(-1, steps, -1, -1) for t in entries]
 
     # Calls with keywords of ours -----------------------------------------------------------------
 
@@ -369,6 +439,7 @@ class Recurrent(nn.RNNBase):
                 x = x.to(self._weights()[0].dtype)
                 input = input._replace(data=x) if packed else x
                 return self._forward_extended(input, hx, given)
+        _options.refuse_unknown(self._who, given)
         sizes = input.batch_sizes if packed else None
         self._check_extended(x, hx, sizes)
         weights = self._fitting_extended(x, hx, given)
@@ -391,7 +462,7 @@ class Recurrent(nn.RNNBase):
             read.scan,
             want_states=read.return_states,
         )
-        learned = self._learned(x, sizes, batched, hx is None, read)
+        learned = self._learned(x, sizes, batched, hx is None, read.reset_to)
         resets = read.resets
         if learned is not None:
             if hx is None:
@@ -436,16 +507,18 @@ class Recurrent(nn.RNNBase):
         else:
             self.check_forward_args(x, hx, sizes)
 
-    def _learned(self, x: Tensor, sizes: Any, batched: bool, omitted: bool, read: Any):
+    def _learned(
+        self, x: Tensor, sizes: Any, batched: bool, omitted: bool, reset_to: str
+    ) -> tuple[Tensor, ...] | None:
         """Learned initial states as those of a batch, (D*L, B, H), where the call needs them."""
         if self.initial_state != "learned":
-            if read.reset_to == "learned":
+            if reset_to == "learned":
                 raise ArgumentError(
                     f'{self._who}: reset_to is "learned", but the layer has no learned state; '
                     'expected "zero", or a layer with initial_state="learned".'
                 )
             return None
-        if not (omitted or read.reset_to == "learned"):
+        if not (omitted or reset_to == "learned"):
             return None
         rows = [getattr(self, f"{letter}_0") for letter in self._spec.states]
         if not batched:

@@ -18,7 +18,7 @@ from ..cells import CellSpec
 from ..errors import ArgumentError, DTypeError
 from . import _cuda_device
 
-__all__ = ["CALL", "CELL", "States", "on_host", "read", "settings"]
+__all__ = ["CALL", "CELL", "States", "on_host", "read", "refuse_unknown", "settings"]
 
 CELL = ("recurrent_dropout", "recurrent_dropout_mode", "zoneout", "weight_drop", "cell_clip")
 """Options of the cell: attributes of a layer, and keyword arguments of a call in their place."""
@@ -64,6 +64,14 @@ def settings(who: str, spec: CellSpec, given: Mapping[str, Any]) -> Settings:
     return _call.check_settings(who, spec, {k: v for k, v in given.items() if k in CELL})
 
 
+def refuse_unknown(who: str, given: Mapping[str, Any]) -> None:
+    """Refuse keywords that are none of ours."""
+    for name in given:
+        if name not in CALL and name not in CELL:
+            known = ", ".join((*CALL, *CELL))
+            raise TypeError(f"{who}: no option {name!r}; there are {known}.")
+
+
 def read(
     who: str,
     spec: CellSpec,
@@ -81,10 +89,6 @@ def read(
     `x` is (T, B, I), (B, T, I), unbatched (T, I) or packed, and then `packed_rows` is B.
     With `on_device` the arrays of the result are tensors beside x.
     """
-    for name in given:
-        if name not in CALL and name not in CELL:
-            known = ", ".join((*CALL, *CELL))
-            raise TypeError(f"{who}: no option {name!r}; there are {known}.")
     L, D = module.num_layers, 1 + module.bidirectional
     check = Checker(
         who,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, from_numpy
 
@@ -21,6 +20,7 @@ __all__ = ["run"]
 
 _compiled = _backend.compiled
 _get_num_threads, _is_grad_enabled = torch.get_num_threads, torch.is_grad_enabled
+_address = Tensor.data_ptr
 
 
 def run(module: Any, x: Any, hx: Any) -> Any:
@@ -46,8 +46,8 @@ def run(module: Any, x: Any, hx: Any) -> Any:
         ):
             return None
     # PyTorch refuses a sequence without steps.
-    shape, batch_first = x.shape, module.batch_first
-    if len(shape) != 3 or shape[2] != kept.I or not x.numel():
+    shape, batch_first = x.shape, bool(module.batch_first)
+    if len(shape) != 3 or shape[2] != kept.I or 0 in shape:
         return None
     for t in states:
         if t.shape != (D * L, shape[not batch_first], kept.H):
@@ -59,22 +59,19 @@ def run(module: Any, x: Any, hx: Any) -> Any:
         call = plain_call(kept.cell, L, D, kept.bias, batch_first)
         y, *last = _scan.apply(call, kept, x, *(states or nothing), *nothing, *kept.tensors)
         return y, (last[0] if S == 1 else tuple(last))
-    sequence = x.numpy() if not x.requires_grad else x.detach().numpy()
-    if batch_first:
-        sequence = sequence.swapaxes(0, 1)
-    first = tuple(map(_weights.as_array, states)) if states else None
     core, threads = _compiled["auto"], (_get_num_threads(),)
-    finals = []
-    for k, row in enumerate(kept.packed(shape[0] * shape[1])):
-        start = first if first is None or L == 1 else tuple(a[k * D : k * D + D] for a in first)
-        result = core.forward(kept.cell, sequence, row, start, None, False, threads)
-        if result is None:
+    B, T = (shape[0], shape[1]) if batch_first else (shape[1], shape[0])
+    if not kept.pays_to_pack(T * B):
+        return None
+    addresses = tuple(map(_address, states)) if states else None
+    arguments = kept.rows, _address(x), T, B, batch_first, addresses, threads
+    result = core.forward_packed(kept.prepared, *arguments)
+    if result is None:
+        result = core.forward_packed(kept.pack(), *arguments)
+        if result is None:  # another thread is changing them at this moment
             return None
-        sequence, last, _ = result
-        finals.append(last)
+    y, last = result
     _dispatch.count_fused()
     _backend.ran.engine = core
-    if L > 1:
-        last = map(np.concatenate, zip(*finals, strict=True))
-    y = from_numpy(sequence.swapaxes(0, 1) if batch_first else sequence)
+    y = from_numpy(y.swapaxes(0, 1) if batch_first else y)
     return y, (from_numpy(*last) if S == 1 else tuple(map(from_numpy, last)))

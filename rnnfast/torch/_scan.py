@@ -89,6 +89,7 @@ def _run(
     S, packing, options = call.S, call.packing, call.options
     read = steps_of(tensors[0], packing, call.batch_first)
     first = _arrays(tensors[1 : 1 + S])
+    rows: Sequence[Any]
     if weights is None:
         flat = list(map(as_weight, tensors[1 + 2 * S :]))
         rows = in_rows(flat, call.D, call.bias)
@@ -96,7 +97,7 @@ def _run(
         rows = weights.rows
     else:
         steps = len(read) if packing is not None else read.shape[0] * read.shape[1]
-        rows = weights.packed(steps)
+        rows = weights.pack() if weights.pays_to_pack(steps) else weights.rows
     finals, tapes, drawn = [], [], []
     for k, row in enumerate(rows):
         start = _part(first, k, call)
@@ -224,7 +225,9 @@ def forward_for_operator(
     call: Call, tensors: Sequence[Any], masks: Sequence[Tensor], keep: bool
 ) -> tuple[tuple[Any, ...], Tensor]:
     """Run a call whose masks are given; returns outputs and the tensor that owns the tapes."""
-    outputs, tapes, _ = _run(call, tensors, keep, masks)
+    outputs, tapes, _ = _run(call, tensors, keep or call.want_states, masks)
+    if call.want_states:
+        outputs = (*outputs, *_all_states(call, tapes))
     return outputs, _tapes.keep(tapes if keep else [], tensors)
 
 

@@ -10,11 +10,12 @@ checksum of the weights with that of what was packed.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 
 from .. import _backend
@@ -33,7 +34,10 @@ _FEW_STEPS = 16
 _SMALL_BYTES = 2**19
 
 _compiled = _backend.compiled
-_kept: weakref.WeakKeyDictionary[nn.Module, Weights] = weakref.WeakKeyDictionary()
+# By the module's id, for a WeakKeyDictionary takes three times as long to ask.
+_kept: dict[int, tuple[Callable[[], Any], Weights]] = {}
+_address, _lies_as = Tensor.data_ptr, Tensor.is_set_to
+_dtype = Tensor.dtype.__get__
 
 
 def as_array(t: Tensor | None) -> Any:
@@ -82,52 +86,57 @@ class Weights:
         Of all of them.
     rows : list (L) of D tuples (W, R, bW, bR)
         Arrays on their memory; copies where kernels cannot read it.
-    known : tuple
-        Name, tensor, its memory and an alias of it, of each.
-    absent : list
-        Names that the module has None for.
+    names, known : tuple
+        Names of the flat list, and what the module has by each, None included.
+    addresses, aliases, dtypes : tuple
+        Of each tensor: its memory, an alias of it, its type.
     stay : bool
         Whether all are parameters on whose own memory the arrays are.
+    prepared : tuple
+        Packed copies, by layer; None of those not made yet.
     """
 
     __slots__ = (
         *("D", "H", "I", "L", "S", "bias", "cell", "dtype"),
-        *("_bytes", "_packed", "absent", "known", "rows", "stay", "tensors"),
+        *("_bytes", "addresses", "aliases", "dtypes", "known", "names", "prepared", "rows"),
+        *("stay", "tensors"),
     )
 
     def __init__(
         self, cell: str, names: Sequence[str], tensors: Sequence[Any], D: int, bias: bool
     ) -> None:
         self.cell, self.D, self.S, self.bias = cell, D, CELLS[cell].S, bias
-        self.absent = [name for name, t in zip(names, tensors, strict=True) if t is None]
+        self.names, self.known = tuple(names), tuple(tensors)
         self.tensors = tuple(t for t in tensors if t is not None)
         self.dtype = self.tensors[0].dtype
         arrays = list(map(as_weight, self.tensors))
-        self.rows = in_rows(arrays, D, bias)
+        self.rows = tuple(in_rows(arrays, D, bias))
         W, R = self.rows[0][0][:2]
         self.L, self.I, self.H = len(self.rows), W.shape[1], R.shape[1]
         self._bytes = sum(a.nbytes for a in arrays)
-        places = [t.data_ptr() for t in self.tensors]
+        self.addresses = tuple(map(_address, self.tensors))
+        self.aliases = tuple(t.detach() for t in self.tensors)
+        self.dtypes = tuple(map(_dtype, self.tensors))
         # Others may be results of an operator, which one keeps no longer than needed; and a copy
         # would not change with its tensor.
-        self.stay = all(type(t) is Parameter for t in self.tensors) and places == [
+        self.stay = all(type(t) is Parameter for t in self.tensors) and self.addresses == tuple(
             a.ctypes.data for a in arrays
-        ]
-        given = [name for name in names if name not in self.absent]
-        aliases = [t.detach() for t in self.tensors]
-        self.known = tuple(zip(given, self.tensors, places, aliases, strict=True))
-        self._packed: list[Any] = [None] * len(self.rows)
+        )
+        self.prepared: tuple[Any, ...] = (None,) * len(self.rows)
 
-    def packed(self, steps: int) -> list[Any]:
-        """Return what a call of T*B steps without a tape takes: `rows`, or packed copies."""
-        if not self.stay or (steps <= _FEW_STEPS and self._bytes > _SMALL_BYTES):
-            return self.rows
-        packed = self._packed
-        for k, row in enumerate(self.rows):
-            if packed[k] is None or not packed[k].made_from(row):
-                # Never changed in place: another thread may be reading it.
-                packed[k] = _compiled["auto"].prepare(self.cell, row)
-        return list(packed)
+    def pays_to_pack(self, steps: int) -> bool:
+        """Whether a call of T*B steps without a tape is faster on packed copies."""
+        return self.stay and (steps > _FEW_STEPS or self._bytes <= _SMALL_BYTES)
+
+    def pack(self) -> tuple[Any, ...]:
+        """Return packed copies of the weights as they are now, by layer."""
+        core = _compiled["auto"]
+        # A new tuple: another thread may be reading the old one.
+        self.prepared = tuple(
+            p if p is not None and p.made_from(row) else core.prepare(self.cell, row)
+            for p, row in zip(self.prepared, self.rows, strict=True)
+        )
+        return self.prepared
 
 
 class DeviceWeights(NamedTuple):
@@ -150,24 +159,20 @@ def apart(weights: Weights | DeviceWeights, x: Tensor) -> str | None:
 
 def kept_of(module: Any) -> Weights | None:
     """Return what is kept of a module, if its weights are still in the same memory and shape."""
-    kept = _kept.get(module)
-    if kept is None:
+    entry = _kept.get(id(module))
+    if entry is None or entry[0]() is not module:
         return None
-    parameters, dtype = module._parameters, kept.dtype
-    for name, known, place, alias in kept.known:
-        t = parameters.get(name)
-        # Memory shared among processes moves within its storage, and the alias with it.
-        if (
-            t is not known
-            or t.data_ptr() != place
-            or not t.is_set_to(alias)
-            or t.dtype is not dtype
-        ):
-            break
-    else:
-        if not kept.absent or all(parameters.get(name) is None for name in kept.absent):
-            return kept
-    _kept.pop(module, None)
+    kept = entry[1]
+    tensors, parameters = kept.tensors, module._parameters
+    # Memory shared among processes moves within its storage, and the alias with it.
+    if (
+        all(map(is_, map(parameters.get, kept.names), kept.known))
+        and tuple(map(_address, tensors)) == kept.addresses
+        and all(map(_lies_as, tensors, kept.aliases))
+        and tuple(map(_dtype, tensors)) == kept.dtypes
+    ):
+        return kept
+    _kept.pop(id(module), None)
     return None
 
 
@@ -196,5 +201,6 @@ def find(
         return DeviceWeights(cell, bias, tuple(present))
     made = Weights(cell, names, tensors, D, bias)
     if made.stay:
-        _kept[module] = made
+        key = id(module)
+        _kept[key] = weakref.ref(module, lambda _: _kept.pop(key, None)), made
     return made
