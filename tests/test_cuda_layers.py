@@ -8,14 +8,16 @@ the CPU's kernels.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import option_judge
 import option_laws
 import pytest
 from option_judge import judge
-from option_problems import SINGLES, OptionProblem, choose, fits, run, single
+from option_problems import SINGLES, OptionProblem, build, choose, fits, run, single
 from problems import CELL_NAMES, make
 
 import rnnfast
@@ -64,6 +66,21 @@ def test_each_option(family, name, cell):
 @pytest.mark.parametrize(("name", "cell"), every(D=2))
 def test_each_option_in_two_directions_and_twice_the_precision(family, name, cell):
     compare(family, SINGLES[name], 2, cell, np.float64, T=5, B=6, I=5, H=9, D=2)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_reset_where_the_burn_in_ends_passes_its_gradient(family, cell, monkeypatch):
+    """The step that ends the burn-in is the last of the way back."""
+    features = ("reset", "reset_state", "burn_in")
+
+    def ending_at_resets(*args: Any, **sizes: int) -> OptionProblem:
+        problem = build(*args, **sizes)
+        reset, step = problem.options.reset.copy(), problem.T // 2
+        reset[step] = True
+        return replace(problem, options=problem.options._replace(reset=reset, burn_in=step))
+
+    monkeypatch.setattr(option_judge, "build", ending_at_resets)
+    compare(family, features, 1, cell, np.float32, T=7, B=5, I=4, H=9, D=1)
 
 
 @pytest.mark.parametrize("seed", range(24))

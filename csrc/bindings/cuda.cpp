@@ -37,6 +37,14 @@ std::unique_ptr<DeviceArray> empty_array(const std::vector<py::ssize_t>& shape, 
                                          const Stream& stream) {
   return std::make_unique<DeviceArray>(std::move(dtype), shape, stream);
 }
+std::unique_ptr<DeviceArray> zero_array(const std::vector<py::ssize_t>& shape, py::dtype dtype,
+                                        const Stream& stream) {
+  auto array = empty_array(shape, std::move(dtype), stream);
+  const OnDevice here(stream.device());
+  if (const size_t bytes = array->block.bytes())
+    check(cudaMemsetAsync(array->block.get(), 0, bytes, stream.get()), "cudaMemsetAsync");
+  return array;
+}
 
 }  // namespace
 
@@ -63,6 +71,7 @@ PYBIND11_MODULE(_cuda, m) {
       .def("synchronize", &Stream::synchronize, py::call_guard<py::gil_scoped_release>());
   m.attr("DeviceArray") = make_device_array_type(m);
   m.def("empty", empty_array);
+  m.def("zeros", zero_array);
   m.def("layer_scratch", layer_scratch);
   m.def("layer_run", layer_run);
   m.def("layer_weight_drop", layer_weight_drop);

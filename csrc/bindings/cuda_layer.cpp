@@ -204,11 +204,6 @@ Limits limits_of(const Call& call) {
   return {shared.at(call.get<size_t>("device")), call.get<size_t>("chunk_bytes", kChunkBytes)};
 }
 
-Family family_of(const Call& call) {
-  const auto name = call.get<std::string>("family", "");
-  return name == "k0" ? Family::resident : name == "steps" ? Family::stepwise : Family::automatic;
-}
-
 template <class F>
 auto with_storage(const Call& call, F&& f) {
   const auto storage = call.get<std::string>("storage");
@@ -219,21 +214,16 @@ auto with_storage(const Call& call, F&& f) {
   throw py::value_error("no storage type of the name " + storage);
 }
 
+// Which walk this pass takes: K0 where R fits, unless the call names one.
 bool is_resident(const Call& call, CellId cell, bool backward, const Limits& limits) {
-  const Dims d = dims_of(call);
-  const Family asked = family_of(call);
-  return with_storage(call, [&](auto store) {
-    const bool fits = layer_kernels<decltype(store)>(cell).fits(d, limits, backward);
-    if (asked == Family::resident && !fits)
-      throw py::value_error("R does not fit one multiprocessor");
-    return fits && asked != Family::stepwise;
+  const bool fits = with_storage(call, [&](auto store) {
+    return layer_kernels<decltype(store)>(cell).fits(dims_of(call), limits, backward);
   });
-}
-
-std::string id_of(const Call& call, CellId cell, bool backward, const Limits& limits) {
-  return call.get<std::string>("cell") + (backward ? ".backward." : ".forward.") +
-         call.get<std::string>("storage") + ".cuda." +
-         (is_resident(call, cell, backward, limits) ? "k0" : "steps");
+  const auto asked = call.get<std::string>("family", "");
+  if (asked == "steps") return false;
+  if (asked != "" && asked != "k0") throw py::value_error("no family of the name " + asked);
+  if (asked == "k0" && !fits) throw py::value_error("R does not fit one multiprocessor");
+  return fits;
 }
 
 }  // namespace
@@ -242,12 +232,12 @@ size_t layer_scratch(const py::dict& dict, bool backward) {
   const Call call(dict);
   const CellId cell = cell_of(call);
   const Limits limits = limits_of(call);
+  const bool resident = is_resident(call, cell, backward, limits);
   return with_storage(call, [&](auto store) {
     using Store = decltype(store);
     const auto& kernels = layer_kernels<Store>(cell);
-    return backward
-               ? kernels.backward_scratch(backward_args<Store>(call, cell), limits, family_of(call))
-               : kernels.forward_scratch(forward_args<Store>(call, cell), limits, family_of(call));
+    return backward ? kernels.backward_scratch(backward_args<Store>(call, cell), limits, resident)
+                    : kernels.forward_scratch(forward_args<Store>(call, cell), limits, resident);
   });
 }
 
@@ -256,8 +246,9 @@ std::string layer_run(const py::dict& dict, bool backward, uintptr_t scratch, ui
   const CellId cell = cell_of(call);
   const int device = call.get<int>("device");
   const Limits limits = limits_of(call);
-  const Family family = family_of(call);
-  std::string id = id_of(call, cell, backward, limits);
+  const bool resident = is_resident(call, cell, backward, limits);
+  std::string id = call.get<std::string>("cell") + (backward ? ".backward." : ".forward.") +
+                   call.get<std::string>("storage") + ".cuda." + (resident ? "k0" : "steps");
   const OnDevice here(device);
   auto* const room = reinterpret_cast<void*>(scratch);
   auto* const on = reinterpret_cast<cudaStream_t>(stream);
@@ -267,11 +258,11 @@ std::string layer_run(const py::dict& dict, bool backward, uintptr_t scratch, ui
     if (backward) {
       const auto args = backward_args<Store>(call, cell);
       const py::gil_scoped_release release;
-      kernels.backward(id.c_str(), args, room, limits, family, on);
+      kernels.backward(id.c_str(), args, room, limits, resident, on);
     } else {
       const auto args = forward_args<Store>(call, cell);
       const py::gil_scoped_release release;
-      kernels.forward(id.c_str(), args, room, limits, family, on);
+      kernels.forward(id.c_str(), args, room, limits, resident, on);
     }
     return 0;
   });

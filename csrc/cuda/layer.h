@@ -72,10 +72,6 @@ struct Layer {
     constexpr int U = backward_units<Cell>;
     return resident_choice<Store>(d.H, G * d.H, U, U, limits);
   }
-  // Forward and backward of a layer may differ: neither needs what the other left on the chip.
-  static bool resident(const ResidentChoice& choice, Family asked) {
-    return asked == Family::resident || (asked == Family::automatic && choice.kept > 0);
-  }
 
   struct ForwardScratch {
     Index chunk;
@@ -92,27 +88,26 @@ struct Layer {
     }
   };
 
-  static size_t forward_scratch(const ForwardArgs<Store>& a, const Limits& limits, Family family) {
+  static size_t forward_scratch(const ForwardArgs<Store>& a, const Limits& limits, bool resident) {
     Carver measure{nullptr};
-    ForwardScratch(measure, a, resident(forward_choice(a.dims, limits), family), limits);
+    ForwardScratch(measure, a, resident, limits);
     return measure.used;
   }
 
   static void forward(const char* id, const ForwardArgs<Store>& a, void* scratch,
-                      const Limits& limits, Family family, cudaStream_t stream) {
+                      const Limits& limits, bool resident, cudaStream_t stream) {
     const Dims& d = a.dims;
     if (d.B == 0 || d.H == 0) return;
     const ResidentChoice choice = forward_choice(d, limits);
-    const bool is_resident = resident(choice, family);
     Carver carver{static_cast<char*>(scratch)};
-    const ForwardScratch own(carver, a, is_resident, limits);
+    const ForwardScratch own(carver, a, resident, limits);
     StepForward<Store> step{a, {own.state, {own.operand[0], own.operand[1]}}, 0, nullptr};
-    if (!is_resident)
-      launch(id, step_start<Cell, Store>, row_grid(d.B * d.H), dim3(256), 0, stream, step);
+    if (!resident)
+      launch(id, step_start<Cell, Store>, row_grid(d.B * d.H), dim3(kRowThreads), 0, stream, step);
     for (Index t0 = 0; t0 < d.T; t0 += own.chunk) {
       const Index t1 = t0 + own.chunk < d.T ? t0 + own.chunk : d.T;
       project(id, a, own, t0, t1, stream);
-      if (is_resident) {
+      if (resident) {
         walk(id, ResidentForward<Store>{a, choice.layout, t0, t1, own.gx, own.state}, choice.kept,
              stream);
         continue;
@@ -123,14 +118,13 @@ struct Layer {
         run_step(id, step, stream);
       }
     }
-    if (is_resident && d.T == 0)
+    if (resident && d.T == 0)
       walk(id, ResidentForward<Store>{a, choice.layout, 0, 0, own.gx, own.state}, choice.kept,
            stream);
   }
 
   struct BackwardScratch {
     Index chunk, places;
-    Segments segments_W, segments_R;
     Acc *dgh, *dgx, *after, *between, *partial, *dW, *dR, *dbW, *dbR;
     const Store** x;
     const void** operand;
@@ -140,15 +134,14 @@ struct Layer {
         : chunk(chunk_steps(a.dims, G, sizeof(Acc), limits)), places(chunk * a.dims.B) {
       const Dims& d = a.dims;
       const Index GH = G * d.H;
-      segments_W = segments_of(places, tiles(GH, d.I));
-      segments_R = segments_of(places, tiles(GH, d.H));
       dgh = carver.take<Acc>(places * GH);
       dgx = Cell::one_gate_gradient ? dgh : carver.take<Acc>(places * GH);
       after = resident ? nullptr : carver.take<Acc>(d.B * GH);
       between = carver.take<Acc>((resident ? 1 : 2) * S * d.B * d.H);
       const Index columns = (places + kColumnSegment - 1) / kColumnSegment * GH;
-      Index most = segments_R.count * GH * d.H;
-      if (segments_W.count * GH * d.I > most) most = segments_W.count * GH * d.I;
+      Index most = segments_of(places, tiles(GH, d.H)).count * GH * d.H;
+      const Index of_W = segments_of(places, tiles(GH, d.I)).count * GH * d.I;
+      if (of_W > most) most = of_W;
       if (columns > most) most = columns;
       partial = carver.take<Acc>(most);
       dW = carver.take<Acc>(GH * d.I);
@@ -163,19 +156,18 @@ struct Layer {
   };
 
   static size_t backward_scratch(const BackwardArgs<Store>& a, const Limits& limits,
-                                 Family family) {
+                                 bool resident) {
     Carver measure{nullptr};
-    BackwardScratch(measure, a, resident(backward_choice(a.dims, limits), family), limits);
+    BackwardScratch(measure, a, resident, limits);
     return measure.used;
   }
 
   static void backward(const char* id, const BackwardArgs<Store>& a, void* scratch,
-                       const Limits& limits, Family family, cudaStream_t stream) {
+                       const Limits& limits, bool resident, cudaStream_t stream) {
     const Dims& d = a.dims;
     const ResidentChoice choice = backward_choice(d, limits);
-    const bool is_resident = resident(choice, family);
     Carver carver{static_cast<char*>(scratch)};
-    const BackwardScratch own(carver, a, is_resident, limits);
+    const BackwardScratch own(carver, a, resident, limits);
     const Index stop = a.extras.burn_in < d.T ? a.extras.burn_in : d.T, GH = G * d.H;
     if (a.dx.base && !a.add_to_dx && stop > 0 && d.B > 0 && d.I > 0)
       launch(id, clear_rows<Store>, row_grid(stop * d.B * d.I), dim3(kRowThreads), 0, stream,
@@ -184,7 +176,7 @@ struct Layer {
     StepBackward<Store> step{a, own.between, 0, true, nullptr, nullptr, nullptr};
     for (Index t1 = d.T; t1 > stop;) {
       const Index t0 = t1 - own.chunk > stop ? t1 - own.chunk : stop;
-      if (is_resident) {
+      if (resident) {
         walk(id,
              ResidentBackward<Store>{a, choice.layout, t0, t1, first, t0 == stop, own.dgx, own.dgh,
                                      own.between},
@@ -208,14 +200,14 @@ struct Layer {
       first = false;
       t1 = t0;
     }
-    if (is_resident) {
+    if (resident) {
       if (first)
         walk(id,
              ResidentBackward<Store>{a, choice.layout, stop, stop, true, true, own.dgx, own.dgh,
                                      own.between},
              choice.kept, stream);
     } else {
-      step.t = -1;
+      step.t = stop - 1;
       step.dgh_after = own.after;
       run_step(id, step, stream);
     }

@@ -89,16 +89,20 @@ RNNFAST_DEVICE void tile_product(const A& a, const B& b, Index m0, Index M, Inde
       RNNFAST_UNROLL
       for (int j = 0; j < TN; ++j) w[j] = bs[k * (BN + 1) + at.column + j];
       RNNFAST_UNROLL
-      for (int i = 0; i < TM; ++i) RNNFAST_UNROLL
-      for (int j = 0; j < TN; ++j) part[i][j] = fma(x[i], w[j], part[i][j]);
+      for (int i = 0; i < TM; ++i) {
+        RNNFAST_UNROLL
+        for (int j = 0; j < TN; ++j) part[i][j] = fma(x[i], w[j], part[i][j]);
+      }
     }
     __syncthreads();
     if ((k0 + kTileDepth - k_begin) % kSumBlock == 0 || k0 + kTileDepth >= k_end) {
       RNNFAST_UNROLL
-      for (int i = 0; i < TM; ++i) RNNFAST_UNROLL
-      for (int j = 0; j < TN; ++j) {
-        sums.at[i][j] = sums.at[i][j] + part[i][j];
-        part[i][j] = Acc(0);
+      for (int i = 0; i < TM; ++i) {
+        RNNFAST_UNROLL
+        for (int j = 0; j < TN; ++j) {
+          sums.at[i][j] = sums.at[i][j] + part[i][j];
+          part[i][j] = Acc(0);
+        }
       }
     }
   }
@@ -109,9 +113,11 @@ template <int TM, int TN, class Acc>
 RNNFAST_DEVICE void spread(const TileSums<TM, TN, Acc>& sums, Acc* shared) {
   const TileAt<TM, TN> at;
   RNNFAST_UNROLL
-  for (int i = 0; i < TM; ++i) RNNFAST_UNROLL
-  for (int j = 0; j < TN; ++j)
-    shared[(at.row + i) * (kTileSide * TN) + at.column + j] = sums.at[i][j];
+  for (int i = 0; i < TM; ++i) {
+    RNNFAST_UNROLL
+    for (int j = 0; j < TN; ++j)
+      shared[(at.row + i) * (kTileSide * TN) + at.column + j] = sums.at[i][j];
+  }
   __syncthreads();
 }
 
@@ -143,10 +149,12 @@ product_kernel(A a, B b, Index M, Index N, Index K, Index segment, Out out) {
   tile_product<TM, TN>(a, b, m0, M, n0, N, k0, k1, shared, sums);
   const TileAt<TM, TN> at;
   RNNFAST_UNROLL
-  for (int i = 0; i < TM; ++i) RNNFAST_UNROLL
-  for (int j = 0; j < TN; ++j) {
-    const Index m = m0 + at.row + i, n = n0 + at.column + j;
-    if (m < M && n < N) out(m, n, Index(blockIdx.z), sums.at[i][j]);
+  for (int i = 0; i < TM; ++i) {
+    RNNFAST_UNROLL
+    for (int j = 0; j < TN; ++j) {
+      const Index m = m0 + at.row + i, n = n0 + at.column + j;
+      if (m < M && n < N) out(m, n, Index(blockIdx.z), sums.at[i][j]);
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 // in the cell; between two steps stands the launch.
 #pragma once
 #include "product.h"
+#include "rows.h"
 #include "unit.h"
 
 namespace rnnfast::cuda {
@@ -33,23 +34,22 @@ struct GateRows {
 
 // Before the first step: the states that enter it. A thread for each unit of each row.
 template <class Cell, class Store>
-RNNFAST_GLOBAL(256, 1)
+RNNFAST_GLOBAL(kRowThreads, 1)
 step_start(StepForward<Store> p) {
   const Index H = p.scan.dims.H, n = p.scan.dims.B * H;
-  for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < n;
-       i += Index(gridDim.x) * blockDim.x) {
+  each_of(n, [&](Index i) {
     UnitForward<Cell, Store> unit;
     unit.b = i / H;
     unit.u = i % H;
     unit.start(p.scan);
     if (p.scan.dims.T == 0) {
       unit.finish(p.scan);
-      continue;
+      return;
     }
     unit.enter(p.scan, 0);
     for (int s = 0; s < Cell::S; ++s) p.between.state[s * n + i] = unit.state[s];
     p.between.operand[0][i] = unit.operand(p.scan, 0);
-  }
+  });
 }
 
 template <class Cell, class Store, int TM, int units>
@@ -99,14 +99,14 @@ step_forward(StepForward<Store> p) {
   }
 }
 
-// Between two steps back: `ds` as the step after left it before its product came, which `before` has finished once the
-// next kernel runs.
+// A step back first finishes the step after it: only now is there the product of that one's gate gradients, which
+// UnitBackward::send waits for. Then its own unit runs, and leaves what the next kernel finishes.
 template <class Store>
 struct StepBackward {
   BackwardArgs<Store> scan;
-  AccumulateIn<Store>* between;  // (2 * S, B, H): ds, then past
-  Index t;     // the step that runs; burn_in - 1 (or -1): only what is left of the step after
-  bool first;  // there is no step after
+  AccumulateIn<Store>* between;  // (2 * S, B, H): ds, then past, of the step after
+  Index t;  // the step that runs; the one before the first of them: only the step after is finished
+  bool first;                            // there is no step after
   AccumulateIn<Store>*dgx, *dgh;         // (B, G*H) of this step
   const AccumulateIn<Store>* dgh_after;  // of the step after
 };
@@ -142,7 +142,7 @@ step_backward(StepBackward<Store> p) {
       unit.used = a.steps.used(t + 1, unit.b);
       unit.send(a, t + 1, shared[e]);
     }
-    if (t < a.extras.burn_in || t < 0) {
+    if (t < a.extras.burn_in) {
       unit.finish(a);
       continue;
     }

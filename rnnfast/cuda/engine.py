@@ -34,7 +34,7 @@ class _Memory:
         return self._module.empty(shape, self._dtype, self._stream)
 
     def zeros(self, shape: tuple[int, ...], wide: bool = False) -> Any:
-        return self.copy(np.zeros(shape, self._dtype))
+        return self._module.zeros(shape, self._dtype, self._stream)
 
     def scratch(self, size: int) -> Any:
         self._scratch = self._module.empty((size,), np.dtype(np.uint8), self._stream)
