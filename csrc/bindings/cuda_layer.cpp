@@ -199,9 +199,12 @@ Limits limits_of(const Call& call) {
   static std::mutex lock;
   static std::vector<size_t> shared;
   const std::lock_guard<std::mutex> guard(lock);
-  if (shared.empty())
+  const auto device = call.get<size_t>("device");
+  if (device >= shared.size()) {
+    shared.clear();
     for (const Device& d : devices()) shared.push_back(d.shared);
-  return {shared.at(call.get<size_t>("device")), call.get<size_t>("chunk_bytes", kChunkBytes)};
+  }
+  return {shared.at(device), call.get<size_t>("chunk_bytes", kChunkBytes)};
 }
 
 template <class F>
@@ -291,6 +294,32 @@ void layer_weight_drop(const py::dict& dict, Index rows, uintptr_t in, uintptr_t
                    0,
                    nullptr};
     masked_rows(drop, reinterpret_cast<cudaStream_t>(stream));
+    return 0;
+  });
+}
+
+void layer_between(const py::dict& dict, uintptr_t stream) {
+  const Call call(dict);
+  const OnDevice here(call.get<int>("device"));
+  const Steps straight = steps_of(call, dims_of(call));
+  with_storage(call, [&](auto store) {
+    using Store = decltype(store);
+    MaskedRows<Store> rows{};
+    rows.T = straight.T;
+    rows.B = straight.B;
+    rows.n = call.get<Index>("H");
+    rows.in = call.sequence<const Store>("in", straight);
+    rows.add = call.sequence<const Store>("add", straight);
+    rows.out = call.sequence<Store>("out", straight);
+    rows.purpose = Purpose::between_layers;
+    rows.p = call.get<double>("dropout");
+    rows.random = {call.get<uint64_t>("seed"),
+                   call.get<uint32_t>("layer"),
+                   call.get<uint32_t>("direction"),
+                   call.get<uint32_t>("t0"),
+                   1,
+                   call.pointer<const uint32_t>("row_ids")};
+    masked_rows(rows, reinterpret_cast<cudaStream_t>(stream));
     return 0;
   });
 }
