@@ -390,6 +390,21 @@ def test_work_is_put_on_the_stream_of_x(cuda: ModuleType, waits: list[tuple[int,
     assert rnnfast.gru(*there(Interface, cuda, (p.x, *p.row)))[0].stream == 1
 
 
+def test_a_layer_waits_too(cuda: ModuleType, waits: list[tuple[int, int]]) -> None:
+    first, second = cuda.Stream(), cuda.Stream()
+    there, back = (first.pointer, second.pointer), (second.pointer, first.pointer)
+    x = Interface(cuda, np.zeros((T, B, I), np.float32), first.pointer)
+    h0 = Interface(cuda, np.zeros((1, B, H), np.float32), second.pointer)
+    layer = rnnfast.GRU(I, H)
+    y, _, tape = layer.forward(x, h0)
+    assert waits == [there, back]
+    assert y.stream == first.pointer
+    del waits[:]
+    gradients = layer.backward(tape, Interface(cuda, np.zeros((T, B, H), "f4"), second.pointer))
+    assert waits == [there, back]
+    assert gradients.x.stream == first.pointer
+
+
 def test_dlpack_is_told_which_stream_waits(cuda: ModuleType, waits: list[tuple[int, int]]) -> None:
     p = make("gru", T, B, I, H).astype(np.float32)
     x, *rest = there(Dlpack, cuda, (p.x, *p.row))
