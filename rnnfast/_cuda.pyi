@@ -83,6 +83,8 @@ def from_dlpack(  # owner, pointer, shape, strides, dtype; TypeError for a dtype
 
 # One layer in one direction, on arrays that lie on a device: a dict of pointers, strides and
 # options, which `rnnfast.cuda._layer` makes.
+# Its "tf32", of storage "f32" alone: products outside of K0 round what they multiply to tf32, and
+# the id says tf32 for f32.
 def layer_scratch(call: dict[str, Any], backward: bool, /) -> int: ...  # bytes
 def layer_run(  # puts a pass on a stream; returns the kernels' id
     call: dict[str, Any], backward: bool, scratch: int, stream: int, /

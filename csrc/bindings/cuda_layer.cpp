@@ -217,10 +217,19 @@ auto with_storage(const Call& call, F&& f) {
   throw py::value_error("no storage type of the name " + storage);
 }
 
+bool is_tf32(const Call& call) {
+  const bool asked = call.get<bool>("tf32");
+  const auto storage = call.get<std::string>("storage");
+  if (asked && storage != "f32")
+    throw py::value_error("tf32 is a way to multiply f32, not " + storage);
+  return asked;
+}
+
 // Which walk this pass takes: K0 where R fits, unless the call names one.
 bool is_resident(const Call& call, CellId cell, bool backward, const Limits& limits) {
   const bool fits = with_storage(call, [&](auto store) {
-    return layer_kernels<decltype(store)>(cell).fits(dims_of(call), limits, backward);
+    return layer_kernels<decltype(store)>(cell, is_tf32(call))
+        .fits(dims_of(call), limits, backward);
   });
   const auto asked = call.get<std::string>("family", "");
   if (asked == "steps") return false;
@@ -238,7 +247,7 @@ size_t layer_scratch(const py::dict& dict, bool backward) {
   const bool resident = is_resident(call, cell, backward, limits);
   return with_storage(call, [&](auto store) {
     using Store = decltype(store);
-    const auto& kernels = layer_kernels<Store>(cell);
+    const auto& kernels = layer_kernels<Store>(cell, is_tf32(call));
     return backward ? kernels.backward_scratch(backward_args<Store>(call, cell), limits, resident)
                     : kernels.forward_scratch(forward_args<Store>(call, cell), limits, resident);
   });
@@ -251,13 +260,14 @@ std::string layer_run(const py::dict& dict, bool backward, uintptr_t scratch, ui
   const Limits limits = limits_of(call);
   const bool resident = is_resident(call, cell, backward, limits);
   std::string id = call.get<std::string>("cell") + (backward ? ".backward." : ".forward.") +
-                   call.get<std::string>("storage") + ".cuda." + (resident ? "k0" : "steps");
+                   (is_tf32(call) ? "tf32" : call.get<std::string>("storage")) + ".cuda." +
+                   (resident ? "k0" : "steps");
   const OnDevice here(device);
   auto* const room = reinterpret_cast<void*>(scratch);
   auto* const on = reinterpret_cast<cudaStream_t>(stream);
   with_storage(call, [&](auto store) {
     using Store = decltype(store);
-    const auto& kernels = layer_kernels<Store>(cell);
+    const auto& kernels = layer_kernels<Store>(cell, is_tf32(call));
     if (backward) {
       const auto args = backward_args<Store>(call, cell);
       const py::gil_scoped_release release;

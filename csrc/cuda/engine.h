@@ -30,15 +30,16 @@ struct LayerKernels {
   bool (*fits)(const Dims&, const Limits&, bool backward);
 };
 
+// `tf32` is asked for with float alone: products that are not in K0 then round what they multiply to tf32.
 template <class Store>
-const LayerKernels<Store>& layer_kernels(CellId cell);
+const LayerKernels<Store>& layer_kernels(CellId cell, bool tf32);
 template <>
-const LayerKernels<float>& layer_kernels<float>(CellId cell);
+const LayerKernels<float>& layer_kernels<float>(CellId cell, bool tf32);
 template <>
-const LayerKernels<double>& layer_kernels<double>(CellId cell);
+const LayerKernels<double>& layer_kernels<double>(CellId cell, bool tf32);
 template <>
-const LayerKernels<bf16>& layer_kernels<bf16>(CellId cell);
+const LayerKernels<bf16>& layer_kernels<bf16>(CellId cell, bool tf32);
 template <>
-const LayerKernels<f16>& layer_kernels<f16>(CellId cell);
+const LayerKernels<f16>& layer_kernels<f16>(CellId cell, bool tf32);
 
 }  // namespace rnnfast::cuda

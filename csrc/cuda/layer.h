@@ -2,6 +2,7 @@
 // the time-parallel products before (forward) or after (backward) each.
 #pragma once
 #include "../carver.h"
+#include "arithmetic.h"
 #include "engine.h"
 #include "gradients.h"
 #include "resident.h"
@@ -60,7 +61,8 @@ ResidentChoice resident_choice(Index H, Index terms, int units, int outputs, con
   return best;
 }
 
-template <class Cell, class Store>
+// `Math` is of arithmetic.h.
+template <class Cell, class Store, class Math>
 struct Layer {
   using Acc = AccumulateIn<Store>;
   static constexpr int G = Cell::G, S = Cell::S;
@@ -152,7 +154,9 @@ struct Layer {
       operand = carver.take<const void*>(places);
       dx = carver.take<Store*>(places);
     }
-    static Index tiles(Index M, Index N) { return ((M + 63) / 64) * ((N + 63) / 64); }
+    static Index tiles(Index M, Index N) {
+      return ((M + Math::kRows - 1) / Math::kRows) * ((N + Math::kColumns - 1) / Math::kColumns);
+    }
   };
 
   static size_t backward_scratch(const BackwardArgs<Store>& a, const Limits& limits,
@@ -227,10 +231,10 @@ struct Layer {
     }
     launch(id, sequence_rows<const Store>, row_grid(n), dim3(kRowThreads), 0, stream,
            SequenceRows<const Store>{a.x, a.steps, t0, n, false, own.rows});
-    launch_product<4, 4, Acc>(id, Rows<Store, kTogether>{own.rows},
-                              Matrix<Store, kTogether>{a.weights[Weight::W], d.I}, n, GH, d.I,
-                              d.I > 0 ? d.I : 1,
-                              StoreGates<Store>{own.gx, a.weights[Weight::bW], GH}, stream);
+    launch_product<Math>(id, Rows<Store, kTogether>{own.rows},
+                         Matrix<Store, kTogether>{a.weights[Weight::W], d.I}, n, GH, d.I,
+                         d.I > 0 ? d.I : 1, StoreGates<Store>{own.gx, a.weights[Weight::bW], GH},
+                         stream);
   }
 
   static void gradients(const char* id, const BackwardArgs<Store>& a, const BackwardScratch& own,
@@ -248,8 +252,8 @@ struct Layer {
     if (a.dx.base && n > 0) {
       launch(id, sequence_rows<Store>, row_grid(n), dim3(kRowThreads), 0, stream,
              SequenceRows<Store>{a.dx, a.steps, t0, n, true, own.dx});
-      launch_product<4, 4, Acc>(id, dgx_rows, Matrix<Store, kApart>{a.weights[Weight::W], d.I}, n,
-                                d.I, GH, GH, StoreRows<Store>{own.dx, a.add_to_dx}, stream);
+      launch_product<Math>(id, dgx_rows, Matrix<Store, kApart>{a.weights[Weight::W], d.I}, n, d.I,
+                           GH, GH, StoreRows<Store>{own.dx, a.add_to_dx}, stream);
     }
     if (a.index.base) {
       if (d.I > 0)
@@ -261,8 +265,8 @@ struct Layer {
       if (n > 0) {
         launch(id, sequence_rows<const Store>, row_grid(n), dim3(kRowThreads), 0, stream,
                SequenceRows<const Store>{a.x, a.steps, t0, n, false, own.x});
-        launch_product<4, 4, Acc>(id, dgx, Rows<Store, kApart>{own.x}, GH, d.I, n, s.length,
-                                  StorePartial<Acc>{own.partial, GH, d.I}, stream);
+        launch_product<Math>(id, dgx, Rows<Store, kApart>{own.x}, GH, d.I, n, s.length,
+                             StorePartial<Acc>{own.partial, GH, d.I}, stream);
       }
       add(own.dW, GH * d.I, s.count, out(Weight::W));
     }
@@ -272,11 +276,11 @@ struct Layer {
              OperandRows<Store>{a.y, a.tape, a.state0[0], a.steps, t0, n, d.H, own.operand});
       const StorePartial<Acc> to{own.partial, GH, d.H};
       if (a.tape.operand)
-        launch_product<4, 4, Acc>(
-            id, dgh, Rows<Acc, kApart>{reinterpret_cast<const Acc* const*>(own.operand)}, GH, d.H,
-            n, s.length, to, stream);
+        launch_product<Math>(id, dgh,
+                             Rows<Acc, kApart>{reinterpret_cast<const Acc* const*>(own.operand)},
+                             GH, d.H, n, s.length, to, stream);
       else
-        launch_product<4, 4, Acc>(
+        launch_product<Math>(
             id, dgh, Rows<Store, kApart>{reinterpret_cast<const Store* const*>(own.operand)}, GH,
             d.H, n, s.length, to, stream);
     }
@@ -312,37 +316,38 @@ struct Layer {
   static auto kernel(const ResidentBackward<Store>&) {
     return resident_backward<Cell, Store, kept>;
   }
-  template <int n>
-  struct Constant {
-    static constexpr int value = n;
-  };
 
-  // Tiles of a step: 16 rows where there are no more, else 64. The order of sums is the same.
-  static constexpr int kStepUnits = G >= 3 ? 1 : 4;  // of a thread
+  // Units of a tile of a step forward, which has all their gates: 48 or 64 columns.
+  static constexpr int kStepUnits = G >= 3 ? 16 : 64;
+  template <int rows>
+  using ForwardTile =
+      typename Math::template Tile<rows, kStepUnits * G, Matrix<Acc, kTogether>, GateRows<Store>>;
+  template <int rows, int units>
+  using BackwardTile =
+      typename Math::template Tile<rows, units, Matrix<Acc, kTogether>, Matrix<Store, kApart>>;
+
   static void run_step(const char* id, const StepForward<Store>& p, cudaStream_t stream) {
-    const Dims& d = p.scan.dims;
-    const int side = kTileSide * kStepUnits;
-    const unsigned columns = unsigned((d.H + side - 1) / side);
-    const auto start = [&](auto many, auto* f) {
-      constexpr int TM = decltype(many)::value;
-      launch(id, f, dim3(unsigned((d.B + kTileSide * TM - 1) / (kTileSide * TM)), columns),
-             dim3(kTileThreads), tile_shared<TM, kStepUnits * G>() * sizeof(Acc), stream, p);
-    };
-    if (d.B > kTileSide) start(Constant<4>{}, step_forward<Cell, Store, 4, kStepUnits>);
-    else start(Constant<1>{}, step_forward<Cell, Store, 1, kStepUnits>);
+    using Few = ForwardTile<Math::kFewRows>;
+    using Many = ForwardTile<Math::kManyRows>;
+    if (p.scan.dims.B > Math::kFewRows)
+      run_tiles<Many, kStepUnits>(id, step_forward<Cell, Store, Many, kStepUnits>, p, stream);
+    else run_tiles<Few, kStepUnits>(id, step_forward<Cell, Store, Few, kStepUnits>, p, stream);
   }
   static void run_step(const char* id, const StepBackward<Store>& p, cudaStream_t stream) {
+    using Few = BackwardTile<Math::kFewRows, Math::kFewColumns>;
+    using Many = BackwardTile<Math::kManyRows, Math::kManyColumns>;
+    if (p.scan.dims.B > Math::kFewRows)
+      run_tiles<Many, Many::columns>(id, step_backward<Cell, Store, Many>, p, stream);
+    else run_tiles<Few, Few::columns>(id, step_backward<Cell, Store, Few>, p, stream);
+  }
+  // A block for each tile of rows and units.
+  template <class Tile, int units, class Step>
+  static void run_tiles(const char* id, void (*kernel)(Step), const Step& p, cudaStream_t stream) {
     const Dims& d = p.scan.dims;
     if (d.B == 0 || d.H == 0) return;
-    const auto start = [&](auto many, auto wide, auto* f) {
-      constexpr int TM = decltype(many)::value, TN = decltype(wide)::value;
-      launch(id, f,
-             dim3(unsigned((d.B + kTileSide * TM - 1) / (kTileSide * TM)),
-                  unsigned((d.H + kTileSide * TN - 1) / (kTileSide * TN))),
-             dim3(kTileThreads), tile_shared<TM, TN>() * sizeof(Acc), stream, p);
-    };
-    if (d.B > kTileSide) start(Constant<4>{}, Constant<4>{}, step_backward<Cell, Store, 4, 4>);
-    else start(Constant<1>{}, Constant<1>{}, step_backward<Cell, Store, 1, 1>);
+    launch(id, kernel,
+           dim3(unsigned((d.B + Tile::rows - 1) / Tile::rows), unsigned((d.H + units - 1) / units)),
+           dim3(kTileThreads), Tile::shared, stream, p);
   }
 };
 

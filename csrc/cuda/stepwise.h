@@ -25,7 +25,8 @@ struct StepForward {
 // Columns of the product in a thread's own order: unit by unit, so that all gates of a unit meet in one thread.
 template <class Store>
 struct GateRows {
-  static constexpr bool k_together = true;
+  using Value = Store;
+  static constexpr bool k_together = kTogether;
   const Store* R;
   Index H;
   int G;
@@ -52,27 +53,26 @@ step_start(StepForward<Store> p) {
   });
 }
 
-template <class Cell, class Store, int TM, int units>
+// The tile's operands are a Matrix and GateRows; `units` are those of a tile.
+template <class Cell, class Store, class Tile, int units>
 RNNFAST_GLOBAL(kTileThreads, 1)
 step_forward(StepForward<Store> p) {
   using Acc = AccumulateIn<Store>;
-  constexpr int G = Cell::G, S = Cell::S, TN = units * G;
+  constexpr int G = Cell::G, S = Cell::S, rows = Tile::rows;
+  static_assert(Tile::columns == units * G);
   const ForwardArgs<Store>& a = p.scan;
   const Index H = a.dims.H, B = a.dims.B, t = p.t;
   RNNFAST_SHARED(Acc, shared);
-  const Index b0 = Index(blockIdx.x) * (kTileSide * TM), n0 = Index(blockIdx.y) * (kTileSide * TN);
-  TileSums<TM, TN, Acc> sums;
+  const Index b0 = Index(blockIdx.x) * rows, u0 = Index(blockIdx.y) * units;
   const Acc* const operand = p.between.operand[t & 1];
-  tile_product<TM, TN>(Matrix<Acc, kTogether>{operand, H},
-                       GateRows<Store>{a.weights[Weight::R], H, G}, b0, B, n0, G * H, Index(0), H,
-                       shared, sums);
-  spread(sums, shared);
+  Tile tile;
+  tile.run({operand, H}, {a.weights[Weight::R], H, G}, b0, B, u0 * G, G * H, Index(0), H, shared);
+  spread(tile, shared);
   // Neighbouring threads take neighbouring units.
-  constexpr int wide = kTileSide * units;
-  for (int e = int(threadIdx.x); e < kTileSide * TM * wide; e += kTileThreads) {
+  for (int e = int(threadIdx.x); e < rows * units; e += kTileThreads) {
     UnitForward<Cell, Store> unit;
-    unit.b = b0 + e / wide;
-    unit.u = n0 / G + e % wide;
+    unit.b = b0 + e / units;
+    unit.u = u0 + e % units;
     if (unit.b >= B || unit.u >= H) continue;
     const Index here = unit.b * H + unit.u;
     for (int s = 0; s < S; ++s) unit.state[s] = p.between.state[s * B * H + here];
@@ -111,25 +111,23 @@ struct StepBackward {
   const AccumulateIn<Store>* dgh_after;  // of the step after
 };
 
-template <class Cell, class Store, int TM, int TN>
+template <class Cell, class Store, class Tile>
 RNNFAST_GLOBAL(kTileThreads, 1)
 step_backward(StepBackward<Store> p) {
   using Acc = AccumulateIn<Store>;
-  constexpr int G = Cell::G, S = Cell::S;
+  constexpr int G = Cell::G, S = Cell::S, rows = Tile::rows, units = Tile::columns;
   const BackwardArgs<Store>& a = p.scan;
   const Index H = a.dims.H, B = a.dims.B, t = p.t;
   RNNFAST_SHARED(Acc, shared);
-  const Index b0 = Index(blockIdx.x) * (kTileSide * TM), n0 = Index(blockIdx.y) * (kTileSide * TN);
-  TileSums<TM, TN, Acc> sums;
-  tile_product<TM, TN>(Matrix<Acc, kTogether>{p.dgh_after, G * H},
-                       Matrix<Store, kApart>{a.weights[Weight::R], H}, b0, B, n0, H, Index(0),
-                       p.first ? Index(0) : G * H, shared, sums);
-  spread(sums, shared);
-  constexpr int wide = kTileSide * TN;
-  for (int e = int(threadIdx.x); e < kTileSide * TM * wide; e += kTileThreads) {
+  const Index b0 = Index(blockIdx.x) * rows, u0 = Index(blockIdx.y) * units;
+  Tile tile;
+  tile.run({p.dgh_after, G * H}, {a.weights[Weight::R], H}, b0, B, u0, H, Index(0),
+           p.first ? Index(0) : G * H, shared);
+  spread(tile, shared);
+  for (int e = int(threadIdx.x); e < rows * units; e += kTileThreads) {
     UnitBackward<Cell, Store> unit;
-    unit.b = b0 + e / wide;
-    unit.u = n0 + e % wide;
+    unit.b = b0 + e / units;
+    unit.u = u0 + e % units;
     if (unit.b >= B || unit.u >= H) continue;
     const Index here = unit.b * H + unit.u, n = B * H;
     if (p.first) {
