@@ -8,7 +8,9 @@ the CPU's kernels.
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +27,7 @@ from rnnfast import _backend
 from rnnfast.cuda import _layer, engine
 
 FAMILIES = ("k0", "steps")
+DOCS = Path(__file__).parent.parent / "docs" / "cuda.md"
 
 
 @pytest.fixture
@@ -150,6 +153,49 @@ def test_laws(family, law, cell, monkeypatch):
         for name in SINGLES:
             if fits(name, cell, D):
                 option_laws.LAWS[law](single(name, 3, cell, np.float32, D=D, H=9), rng)
+
+
+@pytest.mark.parametrize("name", ["plain", "reset, mask held", "recurrent dropout"])
+def test_a_graph_may_be_captured_around_a_pass(family, name, twin, monkeypatch):
+    """It neither waits, nor copies from or to the host."""
+    run_pass = _layer._run
+
+    def run_captured(*args: Any, **more: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setenv("SIMT_CAPTURING", "1")
+            run_pass(*args, **more)
+
+    monkeypatch.setattr(_layer, "_run", run_captured)
+    problem = single(name, 3, "lstm", np.float32, D=1, H=9)
+    results = run(engine, problem)
+    assert results["dW_0"].any()
+    monkeypatch.setenv("SIMT_CAPTURING", "1")
+    with pytest.raises(rnnfast.DeviceError, match="capturing"):
+        run(engine, problem)
+
+
+def held(cuda_module, cell, storage, H, backward):
+    """Whether one multiprocessor holds R."""
+    call = {"cell": cell, "storage": storage, "T": 1, "B": 1, "I": 1, "H": H, "family": "k0"}
+    try:
+        return cuda_module.layer_scratch({**call, "device": 0}, backward) > 0
+    except ValueError as e:
+        if str(e) != "R does not fit one multiprocessor":
+            raise
+        return False
+
+
+@pytest.mark.parametrize("storage", ["f32", "f64", "bf16", "f16"])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_k0_holds_every_h_up_to_its_largest(twin, storage, cell):
+    """Which is what docs/cuda.md says of a device with as much shared memory as the twin."""
+    table = re.findall(r"^\| (RNN|LSTM|GRU) \| (.+) \| (.+) \| (.+) \|$", DOCS.read_text(), re.M)
+    columns = {"f32": 1, "f64": 2, "bf16": 3, "f16": 3}
+    (row,) = (row for row in table if row[0].lower() == cell[:4].split("_")[0])
+    said = [int(number) for number in re.findall(r"\d+", row[columns[storage]])]
+    for backward in (False, True):
+        fitting = [H for H in range(8, 513, 8) if held(twin, cell, storage, H, backward)]
+        assert fitting == list(range(8, said[-1 if backward else 0] + 1, 8))
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)

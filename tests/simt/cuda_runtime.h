@@ -4,6 +4,7 @@
 //   SIMT_DEVICE      none: a driver and no device. no-driver. old-driver. old: a device older than any code here
 //   SIMT_CAPABILITY  as 9.0, the default; SIMT_DEVICES, SIMT_MULTIPROCESSORS, SIMT_MEMORY (bytes): numbers
 //   SIMT_FAIL        as cudaMemcpyAsync=700: every call of that function fails with that code
+//   SIMT_CAPTURING   1: as if a graph were captured: what waits for the device, or needs the host's memory, fails
 //   SIMT_SEED        the order of threads; SIMT_PATIENCE seconds before threads that only wait are a deadlock
 //
 // Read at each call, so that a test may change them.
@@ -23,7 +24,8 @@
   X(ErrorInvalidResourceHandle, 400, "invalid resource handle")                                   \
   X(ErrorIllegalAddress, 700, "an illegal memory access was encountered")                         \
   X(ErrorLaunchFailure, 719, "unspecified launch failure")                                        \
-  X(ErrorCooperativeLaunchTooLarge, 720, "too many blocks in cooperative launch")
+  X(ErrorCooperativeLaunchTooLarge, 720, "too many blocks in cooperative launch")                 \
+  X(ErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing")
 enum cudaError_t {
 #define X(name, number, text) cuda##name = number,
   SIMT_ERRORS(X)

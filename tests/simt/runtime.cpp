@@ -50,6 +50,10 @@ cudaError_t refused(const char* function) {
   const std::string device = environment("SIMT_DEVICE"), fail = environment("SIMT_FAIL");
   if (device == "none") return cudaErrorNoDevice;
   if (device == "no-driver" || device == "old-driver") return cudaErrorInsufficientDriver;
+  if (!environment("SIMT_CAPTURING").empty())
+    for (const char* waits :
+         {"cudaMalloc", "cudaFree", "cudaStreamSynchronize", "copy of the host's"})
+      if (!strcmp(function, waits)) return cudaErrorStreamCaptureUnsupported;
   const size_t equals = fail.find('=');
   if (equals != std::string::npos && fail.substr(0, equals) == function)
     return cudaError_t(std::stoi(fail.substr(equals + 1)));
@@ -241,9 +245,11 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) {
   REFUSE(cudaFreeAsync);
   return note(release(pointer));
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t) {
   REFUSE(cudaMemcpyAsync);
+  if (kind != cudaMemcpyDeviceToDevice)
+    if (const cudaError_t code = refused("copy of the host's")) return note(code);
   memcpy(to, from, bytes);
   return cudaSuccess;
 }
