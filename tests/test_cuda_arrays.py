@@ -21,6 +21,7 @@ import rnnfast
 from rnnfast import ArgumentError, DeviceError, DTypeError, IndexRangeError, ShapeError, _backend
 from rnnfast.cuda import DeviceArray
 from rnnfast.cuda._arrays import host
+from rnnfast.cuda._checker import DeviceChecker
 
 T, B, I, H = 6, 3, 4, 9
 
@@ -366,6 +367,9 @@ def test_lengths_that_nobody_looks_at_stay_within_the_arrays(cuda: ModuleType) -
     found = layer(Interface(cuda, x), **{k: Interface(cuda, v) for k, v in options.items()})
     expected = rnnfast.GRU(I, H, bidirectional=True, seed=0, device="cuda")
     same(found, expected(x, reset=reset, lengths=np.array([6, 0, 3])))
+    check = DeviceChecker("rnnfast.gru")
+    lengths = check.counts("lengths", Interface(cuda, options["lengths"]), "B", T, "x")
+    assert lengths.numpy().tolist() == [6, 0, 3]
 
 
 # Streams -----------------------------------------------------------------------------------------

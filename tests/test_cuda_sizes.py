@@ -109,6 +109,10 @@ def test_copies_beyond_32_bits(twin: ModuleType) -> None:
     np.testing.assert_array_equal(far[::-1, 1:].numpy(), array[::-1, 1:])
 
 
+# A launch for each step takes a minute.
+@pytest.mark.parametrize(
+    "family", ["k0", pytest.param("steps", marks=pytest.mark.slow)], indirect=True
+)
 def test_more_steps_than_16_bits_count(twin: ModuleType, family: str) -> None:
     """A grid has no more than 65,535 blocks along its second and third axis."""
     steps = 65_600

@@ -32,8 +32,8 @@ cudaMemPool_t pool_of(int device) {
         "cudaDeviceGetAttribute");
   if (!supported)
     throw CudaError("device " + std::to_string(device) +
-                    " has no memory pools (cudaMallocAsync), which NumPy arrays need; tensors of "
-                    "PyTorch do not");
+                    " has no memory pools (cudaMallocAsync), which arrays need that are not "
+                    "PyTorch's");
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location = {cudaMemLocationTypeDevice, device};
