@@ -41,6 +41,8 @@ def points(monkeypatch: pytest.MonkeyPatch, cuda_module: ModuleType) -> ModuleTy
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("points")
     monkeypatch.setattr(module, "CHECKED_STEPS", 4)
+    for switches in (torch.backends.cudnn.rnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(switches, "fp32_precision", switches.fp32_precision)  # set back
     # Compilers are others' business.
     monkeypatch.setattr(torch, "compile", lambda body, dynamic: body)
     if _backend.cuda_module()[1] is not None:
@@ -63,6 +65,7 @@ def few(points: ModuleType) -> list[Any]:
         points.Point("gru", 3, 8, "f32", feature="lengths", T=4),
         points.Point("gru", 3, 8, "f32", T=4, loop=True),
         points.Point("rnn_tanh", 3, 8, "f32", T=4, loop=True),
+        points.Point("lstm", 3, 8, "tf32", T=4),
     ]
 
 
@@ -76,7 +79,7 @@ def test_points_are_checked_timed_and_kept(points, tmp_path, monkeypatch, capsys
     for row in rows:
         assert "failed" not in row, row["failed"]
         assert "wrong" not in row, row
-        assert ".cuda." in row["kernel"]
+        assert f".{row['dtype']}.cuda." in row["kernel"]
         for passing in ("inference", "forward+backward"):
             assert row[passing]["rnnfast"]["call"] > 0
             assert row[passing]["torch"]["call"] > 0
@@ -164,7 +167,7 @@ def test_what_has_no_time_is_left_to_the_next_run(points, tmp_path, monkeypatch,
     monkeypatch.setattr(points, "grid", lambda: iter(few(points)))
     out = tmp_path / "points.jsonl"
     points.main(["--out", str(out), "--grid", "--minutes", "-1"])
-    assert capsys.readouterr().out == "7 points are left for another run\n"
+    assert capsys.readouterr().out == "8 points are left for another run\n"
     assert not out.exists()
 
 

@@ -6,6 +6,7 @@ As `test_cuda_layers.py`, with plain arithmetic that rounds what it multiplies t
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -18,8 +19,10 @@ from option_problems import SINGLES, OptionProblem, fits, run, single
 from problems import CELL_NAMES
 from tf32 import EPS, run_in_tf32, to_tf32
 
+import rnnfast
 from rnnfast import _backend
 from rnnfast.cuda import _layer, engine
+from rnnfast.cuda._place import Place
 
 
 @pytest.fixture
@@ -122,3 +125,28 @@ def test_what_is_not_finite_stays_so(calls: dict[str, Any], value: float) -> Non
         expected = run_in_tf32(problem)["y"]
     np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
     np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+
+
+def test_tf32_is_asked_for_by_a_block(
+    monkeypatch: pytest.MonkeyPatch, cuda_module: ModuleType
+) -> None:
+    """In this thread; backward takes what forward took."""
+    monkeypatch.setattr(_backend, "_load_cuda", lambda: (cuda_module, None))
+    x = np.random.default_rng(0).standard_normal((3, 2, 37)).astype(np.float32)
+    layer = rnnfast.GRU(37, 24, seed=0, device="cuda")
+    wide = rnnfast.GRU(37, 24, seed=0, device="cuda", dtype="float64")
+    plain, _ = layer(x)
+    with rnnfast.cuda.tf32():
+        y, _, tape = layer.forward(x)
+        assert rnnfast.last_kernel() == "gru.forward.tf32.cuda.k0"
+        wide(x.astype(np.float64))
+        assert rnnfast.last_kernel() == "gru.forward.f64.cuda.k0"
+        with ThreadPoolExecutor(1) as pool:
+            np.testing.assert_array_equal(pool.submit(layer, x).result()[0], plain)
+        there = Place.own(cuda_module, x.dtype).put(x)
+        np.testing.assert_array_equal(layer(there)[0].numpy(), y)
+    assert (y != plain).any()
+    layer.backward(tape, np.ones_like(y))
+    assert rnnfast.last_kernel() == "gru.backward.tf32.cuda.k0"
+    np.testing.assert_array_equal(layer(x)[0], plain)
+    assert rnnfast.last_kernel() == "gru.forward.f32.cuda.k0"

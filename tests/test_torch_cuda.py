@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ torch = require("torch")
 require("core")
 
 import torch_pairs as pairs  # noqa: E402
+from tf32 import to_tf32  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 
 import rnnfast  # noqa: E402
@@ -58,6 +59,8 @@ class Gpu:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, cuda_module: ModuleType) -> Gpu:
+    # By default PyTorch lets recurrent layers multiply in tf32.
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
     if _backend.cuda_module()[1] is None:
         if not torch.cuda.is_available():
             pytest.skip("there is a GPU, but this PyTorch is not built for it")
@@ -787,3 +790,40 @@ def test_a_call_is_captured_in_a_graph_of_the_device(gpu: Gpu) -> None:
     expected = step()
     for a, b in zip(pairs.tensors_in(captured), pairs.tensors_in(expected), strict=True):
         assert torch.equal(a, b)
+
+
+# tf32 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("switch", ["ieee", "tf32", "older"])
+def test_tf32_is_pytorchs_switch(gpu: Gpu, switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In forward and in backward, each as the switch stands then."""
+    on = switch != "ieee"
+    if switch == "older":
+        # Before PyTorch 2.9 there was no other.
+        monkeypatch.setattr(_cuda_device.torch.backends, "cudnn", SimpleNamespace(allow_tf32=True))
+    else:
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", switch)
+    torch.manual_seed(0)
+    module, x = gpu.there(ours.GRU(37, 24)), gpu.there(pairs.draw((4, 3, 37), 0, torch.float32))
+    wide = gpu.there(ours.GRU(3, 4, dtype=D64))
+    name = "tf32" if on else "f32"
+    with gpu.on():
+        y, _ = module(x)
+        assert rnnfast.last_kernel() == f"gru.forward.{name}.cuda.k0"
+        y.sum().backward()
+        assert rnnfast.last_kernel() == f"gru.backward.{name}.cuda.k0"
+        wide(gpu.there(pairs.draw((2, 1, 3), 0)))
+        assert rnnfast.last_kernel() == "gru.forward.f64.cuda.k0"
+
+
+def test_tf32_is_what_products_round_to(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module, x = gpu.there(ours.GRU(37, 24)), gpu.there(pairs.draw((4, 3, 37), 0, torch.float32))
+    rounded = copy.deepcopy(module)
+    with torch.no_grad():
+        rounded.weight_ih_l0.copy_(torch.tensor(to_tf32(module.weight_ih_l0.cpu().numpy())))
+    with gpu.on(), torch.no_grad():
+        assert not torch.equal(module(x)[0], rounded(x)[0])
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
+        assert torch.equal(module(x)[0], rounded(x)[0])

@@ -12,9 +12,26 @@ import torch
 import rnnfast.torch
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+DTYPES = {
+    "f32": torch.float32,
+    "tf32": torch.float32,  # with PyTorch's switches on
+    "bf16": torch.bfloat16,
+    "f16": torch.float16,
+}
 # The tests rehearse these files without a GPU.
 DEVICE = "cuda"
+
+
+def set_precision(dtype: str) -> None:
+    """Set PyTorch's switches, which all that is timed here follows."""
+    precision = "tf32" if dtype == "tf32" else "ieee"
+    torch.backends.cudnn.rnn.fp32_precision = precision
+    torch.backends.cuda.matmul.fp32_precision = precision
+
+
+def epsilon(dtype: str) -> float:
+    """Return the distance of the numbers around 1 that products take."""
+    return 2.0**-10 if dtype == "tf32" else torch.finfo(DTYPES[dtype]).eps
 
 
 @dataclass(frozen=True)

@@ -7,5 +7,6 @@ module; `_layer` makes one pass of one layer, of any arrays that lie on a device
 """
 
 from ._arrays import DeviceArray
+from ._precision import tf32
 
-__all__ = ["DeviceArray"]
+__all__ = ["DeviceArray", "tf32"]

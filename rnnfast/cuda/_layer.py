@@ -48,6 +48,7 @@ class Device(NamedTuple):
     number: int
     stream: int
     storage: str  # f32, f64, bf16, f16
+    tf32: bool = False  # whether products of f32 round what they multiply
 
 
 class Rows(NamedTuple):
@@ -195,6 +196,7 @@ def kept(
     call: dict[str, Any] = {
         "cell": spec.name,
         "storage": device.storage,
+        "tf32": device.tf32,
         "device": device.number,
         "family": family,
         "T": rows.T,

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _layer
 from ._arrays import DeviceArray, strides_of
+from ._precision import tf32_asked
 
 __all__ = ["Place"]
 
@@ -21,7 +22,8 @@ class Place:
     def __init__(self, module: Any, stream: Any, dtype: np.dtype) -> None:
         self.module, self.stream, self.dtype = module, stream, dtype
         storage = f"f{dtype.itemsize * 8}"
-        self.device = _layer.Device(module, stream.device, stream.pointer, storage)
+        narrow = storage == "f32" and tf32_asked()
+        self.device = _layer.Device(module, stream.device, stream.pointer, storage, narrow)
 
     @classmethod
     def own(cls, module: Any, dtype: np.dtype, device: int = 0) -> Place:
