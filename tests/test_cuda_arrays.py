@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -420,6 +420,27 @@ def test_dlpack_is_told_which_stream_waits(cuda: ModuleType, waits: list[tuple[i
     assert waits == [(stream.pointer, 1)]
     y.__dlpack__(stream=-1)
     assert len(waits) == 1
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_array_with_both_protocols(cuda: ModuleType, version: int) -> None:
+    """The first of them says nothing of streams before its third version, as PyTorch has it."""
+
+    class Both(Dlpack, Interface):
+        asked: int | None = None
+
+        @property
+        def __cuda_array_interface__(self) -> dict[str, Any]:
+            return super().__cuda_array_interface__ | {"version": version}
+
+    p = make("gru", T, B, I, H).astype(np.float32)
+    x, *rest = there(Both, cuda, (p.x, *p.row))
+    same(rnnfast.gru(x, *rest), rnnfast.gru(p.x, *p.row, device="cuda"))
+    assert x.asked == (1 if version == 2 else None)
+    masked = Interface(cuda, p.x)
+    interface = masked.__cuda_array_interface__ | {"mask": masked}
+    with pytest.raises(DTypeError, match="x is a masked array"):
+        rnnfast.gru(SimpleNamespace(__cuda_array_interface__=interface), *rest)
 
 
 def test_streams_really_wait(cuda: ModuleType) -> None:
