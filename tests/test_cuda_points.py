@@ -10,7 +10,7 @@ import importlib.machinery
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,14 +35,22 @@ def by_the_clock(run: Callable[[], Any], calls: int) -> float:
 
 
 @pytest.fixture
-def points(monkeypatch: pytest.MonkeyPatch, cuda_module: ModuleType) -> ModuleType:
+def switches() -> Iterator[None]:
+    """PyTorch's, which the program sets, as they were."""
+    both = torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    before = [switch.fp32_precision for switch in both]
+    yield
+    for switch, value in zip(both, before, strict=True):
+        switch.fp32_precision = value
+
+
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch, cuda_module: ModuleType, switches: None) -> ModuleType:
     monkeypatch.syspath_prepend(str(PROGRAM.parent))
     for name in ("peers", "points"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("points")
     monkeypatch.setattr(module, "CHECKED_STEPS", 4)
-    for switches in (torch.backends.cudnn.rnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(switches, "fp32_precision", switches.fp32_precision)  # set back
     # Compilers are others' business.
     monkeypatch.setattr(torch, "compile", lambda body, dynamic: body)
     if _backend.cuda_module()[1] is not None:
