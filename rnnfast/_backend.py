@@ -1,6 +1,8 @@
 """Which back end exists, and which one a call runs on.
 
-device="auto"   the compiled module, or NumPy where it is not built or not loadable (said once)
+device="auto"   the compiled module, or NumPy where it is not built or not loadable (said once);
+                for arrays that lie on a GPU, and where `rnnfast.cuda.costs` says that it pays,
+                the CUDA module
 device="cpu"    the compiled module, or DeviceError
 device="numpy"  the reference, the same results but not the same bits
 device="cuda"   the CUDA module, or DeviceError naming the cause: no module, driver or device
@@ -17,11 +19,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ._shapes import check_threads
+from ._shapes import Checker, check_threads
+from .cuda import costs
+from .cuda._arrays import lies_on_gpu
 from .errors import ArgumentError, DeviceError, FallbackWarning
 
 __all__ = [
     "backends",
+    "checker",
     "compiled",
     "cuda_module",
     "cuda_module_on",
@@ -30,6 +35,7 @@ __all__ = [
     "ran",
     "resolve",
     "set_num_threads",
+    "settled",
 ]
 
 _log = logging.getLogger("rnnfast")
@@ -115,8 +121,8 @@ def cuda_module_on(number: int) -> tuple[Any, str | None]:
     return module, why if module is None else _why_not_on(module, number)
 
 
-def resolve(device: str, who: str) -> Any:
-    """Return the back end of a device.
+def resolve(device: str, who: str, x: Any = None) -> Any:
+    """Return the back end of a device, for a call on `x`, which may lie on a GPU.
 
     Raises
     ------
@@ -129,7 +135,9 @@ def resolve(device: str, who: str) -> Any:
         raise ArgumentError(
             f'{who}: device is {device!r}, expected "auto", "cpu", "cuda" or "numpy".'
         )
-    if device in compiled:
+    if lies_on_gpu(x):
+        engine = _engine_on_device(device, who)
+    elif device in compiled:
         engine = compiled[device]
     elif device == "numpy":
         engine = _numpy_engine()
@@ -158,11 +166,43 @@ def resolve(device: str, who: str) -> Any:
         engine = importlib.import_module("rnnfast.cuda.engine")
     if device not in _announced:
         _announced.add(device)
-        name = (
-            f"cpu ({engine.isa()})" if engine is _core else "cuda" if device == "cuda" else "numpy"
-        )
+        cuda = engine.__name__.startswith("rnnfast.cuda")
+        name = f"cpu ({engine.isa()})" if engine is _core else "cuda" if cuda else "numpy"
         _log.debug("device=%s runs on %s", device, name)
     return engine
+
+
+def settled(device: str, cell: str, dtype: str, I: int, H: int, L: int) -> str:
+    """Return the device of a layer's calls on NumPy arrays: "cuda" where "auto" means that."""
+    if device != "auto" or not costs.pays(cell, dtype, I, H, L):
+        return device
+    why = cuda_module()[1]
+    layer = f"{cell}, {dtype}, I={I}, H={H}, L={L}"
+    if why is not None:
+        _log.debug("device=auto: a GPU would pay for %s, but %s", layer, why)
+        return device
+    _log.debug("device=auto runs on cuda: it pays for %s", layer)
+    return "cuda"
+
+
+def _engine_on_device(device: str, who: str) -> Any:
+    """Return the back end of arrays that lie on a GPU, whom "auto" follows."""
+    if device not in ("auto", "cuda"):
+        raise ArgumentError(
+            f'{who}: device is "{device}", but x lies on a GPU; expected "auto" or "cuda", or a '
+            "copy of x in the host's memory."
+        )
+    why = cuda_module()[1]
+    if why is not None:
+        raise DeviceError(f"{who}: x lies on a GPU, but {why}.")
+    return importlib.import_module("rnnfast.cuda.on_device")
+
+
+def checker(engine: Any) -> type[Checker]:
+    """Return what checks the arrays of a call of a back end, None one of NumPy arrays."""
+    if engine is None or engine.__name__ != "rnnfast.cuda.on_device":
+        return Checker
+    return importlib.import_module("rnnfast.cuda._checker").DeviceChecker
 
 
 def backends() -> dict[str, str | None]:

@@ -17,6 +17,7 @@ from . import _values
 from ._forms import FLAT, TIME_FIRST, UNBATCHED, Form, States
 from ._shapes import Checker
 from .cells import CellSpec
+from .cuda._arrays import dense, host
 from .errors import ArgumentError, DTypeError
 
 __all__ = [
@@ -169,23 +170,15 @@ def check_steps(
                 f"{who}: lengths is given, but x is a single unbatched row; expected no lengths. "
                 "Use x[:length]."
             )
-        lengths = check.whole("lengths", lengths, "B")
-        # Before any conversion, in which a huge unsigned length would turn negative.
-        wrong = (lengths < 0) | (lengths > check["T"])
-        if wrong.any():
-            b = int(wrong.argmax())
-            raise ArgumentError(
-                f"{who}: lengths holds {lengths[b]} at [{b}], expected 0 <= length <= "
-                f"{check['T']}; T={check['T']} from {check.source('T')}."
-            )
-        fields["lengths"] = np.require(lengths, np.int64, requirements=["C", "A", "E"])
+        most = check["T"], check.source("T")
+        fields["lengths"] = check.counts("lengths", lengths, "B", *most)
     for name, array, meaning in (
         ("mask", mask, "where a step is used"),
         ("reset", reset, "where a new sequence begins"),
     ):
         if array is not None:
             steps = form.enter(check.flags(name, array, form.steps, meaning))
-            fields[name] = np.require(steps, requirements=["C", "A", "E"])
+            fields[name] = check.kept(steps)
     output = _values.choice(who, "pad_output", given.get("pad_output", "zero"), "zero", "hold")
     if output == "hold":
         if form is FLAT and mask is None:
@@ -199,7 +192,7 @@ def check_steps(
 
 def used_steps(check: Checker, fields: Mapping[str, Any]) -> ndarray | None:
     """Whether each step is used, (T, B) or (N,); None where all are."""
-    used, lengths = fields.get("mask"), fields.get("lengths")
+    used, lengths = host(fields.get("mask")), host(fields.get("lengths"))
     if lengths is not None:
         within = np.arange(check["T"])[:, None] < lengths
         used = within if used is None else used & within
@@ -245,7 +238,7 @@ def check_replacement(
             array = check.block(name, array, f"{front} {form.steps} H", once)
             if not front:
                 array = array[None]
-            array = np.require(form.enter(array, axis=1), requirements=["C", "A", "E"])
+            array = check.kept(form.enter(array, axis=1))
         blocks.append(array)
     return tuple(blocks)
 
@@ -343,7 +336,7 @@ def check_dstates(
         array = check.block(f"dstates.{name}", array, f"{front} {form.steps} {axes}")
         if not front:
             array = array[None]
-        return np.require(form.enter(array, axis=1), requirements=["C", "A", "E"])
+        return dense(form.enter(array, axis=1))
 
     sequences = tuple(entry(letter, "H") for letter in spec.states)
     gates = entry("gates", "G H")

@@ -17,7 +17,7 @@ def driver_version() -> int: ...  # the newest that the driver serves; 0 without
 def release_memory(device: int, /) -> None: ...  # what is kept for later calls
 
 class DeviceArray:
-    """A C-contiguous array in the memory of a device.
+    """Memory of a device with a C-contiguous array in it; `rnnfast.cuda.DeviceArray` is a view.
 
     What fails raises rnnfast.DeviceError, or MemoryError where the device has no room.
     """
@@ -32,27 +32,68 @@ class DeviceArray:
     def device(self) -> int: ...
     @property
     def pointer(self) -> int: ...
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]: ...  # version 3
 
 class Stream:
     """A stream that nobody else uses while this lives."""
 
     def __init__(self, device: int = 0) -> None: ...
+    @staticmethod
+    def borrow(device: int, pointer: int, /) -> Stream: ...  # another's, who must keep it
     def synchronize(self) -> None: ...
+    def wait_for(self, other: int, /) -> None: ...  # on the device; the host does not wait
     @property
     def pointer(self) -> int: ...
+    @property
+    def device(self) -> int: ...
 
 def empty(shape: Sequence[int], dtype: np.dtype, stream: Stream, /) -> DeviceArray: ...
+def zeros(shape: Sequence[int], dtype: np.dtype, stream: Stream, /) -> DeviceArray: ...
+def put(array: np.ndarray, stream: Stream, /) -> DeviceArray: ...  # C-contiguous; does not wait
+def fetch(  # C-contiguous; waits
+    pointer: int, shape: Sequence[int], dtype: np.dtype, stream: Stream, /
+) -> np.ndarray: ...
+def copy(  # strides in elements, of at most five axes
+    itemsize: int,
+    shape: Sequence[int],
+    from_: int,
+    from_strides: Sequence[int],
+    to: int,
+    to_strides: Sequence[int],
+    stream: Stream,
+    /,
+) -> None: ...
+def bounded(  # n int64, those outside of 0 ... most as the nearer of both
+    from_: int, to: int, n: int, most: int, stream: Stream, /
+) -> None: ...
+def device_of(pointer: int, /) -> int: ...
+
+# DLPack capsules, version 0; strides in elements.
+def to_dlpack(
+    owner: Any,
+    pointer: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    dtype: np.dtype,
+    device: int,
+    /,
+) -> Any: ...
+def from_dlpack(  # owner, pointer, shape, strides, dtype; TypeError for a dtype NumPy has not
+    capsule: Any, /
+) -> tuple[Any, int, tuple[int, ...], tuple[int, ...], np.dtype]: ...
 
 # One layer in one direction, on arrays that lie on a device: a dict of pointers, strides and
 # options, which `rnnfast.cuda._layer` makes.
+# Its "tf32", of storage "f32" alone: products outside of K0 round what they multiply to tf32, and
+# the id says tf32 for f32.
 def layer_scratch(call: dict[str, Any], backward: bool, /) -> int: ...  # bytes
 def layer_run(  # puts a pass on a stream; returns the kernels' id
     call: dict[str, Any], backward: bool, scratch: int, stream: int, /
 ) -> str: ...
 def layer_weight_drop(  # puts R, or dR, with the mask of weight drop on a stream
     call: dict[str, Any], rows: int, rows_in: int, rows_out: int, stream: int, /
+) -> None: ...
+def layer_between(  # puts the mask between two layers, of one direction, on a stream
+    call: dict[str, Any], stream: int, /
 ) -> None: ...
 
 # A storage type is "f32", "f64", or of 16 bits "bf16" or "f16".

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from numpy import ndarray
 
 __all__ = ["BATCH_FIRST", "FLAT", "TIME_FIRST", "UNBATCHED", "Form", "States"]
@@ -35,13 +34,18 @@ class Form:
         """Bring an array whose steps begin at `axis` into the form of the back ends."""
         if self is BATCH_FIRST:
             return array.swapaxes(axis, axis + 1)
-        return np.expand_dims(array, axis + 1) if self is UNBATCHED else array
+        return array[_at(axis + 1, None)] if self is UNBATCHED else array
 
     def leave(self, array: ndarray, axis: int = 0) -> ndarray:
         """Bring an array of a back end into the caller's form."""
         if self is BATCH_FIRST:
             return array.swapaxes(axis, axis + 1)
-        return array.squeeze(axis + 1) if self is UNBATCHED else array
+        return array[_at(axis + 1, 0)] if self is UNBATCHED else array
+
+
+def _at(axis: int, key: int | None) -> Any:
+    """Return the index that has `key` at an axis and all of those before."""
+    return (*(slice(None),) * axis, key)
 
 
 TIME_FIRST = Form("T B", "B", "1 B")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .cuda._arrays import DeviceArray, dense, lies_on_gpu
 from .errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 
 __all__ = ["Checker", "check_index_range", "check_threads", "is_index_array"]
@@ -130,6 +131,11 @@ class Checker:
                 f"{self.who}: {name} is a masked array, and its mask would be ignored. "
                 f"Use {name}.filled(value)."
             )
+        if lies_on_gpu(array):
+            raise DTypeError(
+                f"{self.who}: {name} lies on a GPU, and what decides where the call runs does not; "
+                "expected all arrays of a call in one place."
+            )
         if not isinstance(array, np.ndarray):
             kind = type(array)
             title = kind.__qualname__
@@ -172,13 +178,29 @@ class Checker:
             )
         return array
 
+    # Where arrays lie ----------------------------------------------------------------------------
+
+    def entered(self, name: str, array: Any) -> Any:
+        """Return an array as the checks read it."""
+        return array
+
+    def beside(self, array: Any) -> None:
+        """Fix where the arrays of a call lie, by one that has been checked before."""
+
+    def there(self, array: np.ndarray) -> Any:
+        """Bring an array of the library's own to where those of the call lie."""
+        return array
+
+    def leave(self) -> None:
+        """Say that the call has read its arrays."""
+
     # The kinds of array a call takes -------------------------------------------------------------
 
     def block(self, name: str, array: Any, spec: str, other: str | None = None) -> np.ndarray:
         """Check a parameter or a state; returns it C-contiguous, a copy only where it was not."""
         array = self.real(name, array)
         self.shape(name, array, spec, other)
-        return np.require(array, requirements=["C", "A", "E"])
+        return dense(array)
 
     def sequence(self, name: str, array: Any, spec: str) -> np.ndarray:
         """Check a sequence, of which only the last axis must be dense; else it is copied."""
@@ -204,6 +226,29 @@ class Checker:
         self._native(name, array)
         self.shape(name, array, spec)
         return array
+
+    def counts(self, name: str, array: Any, spec: str, most: int, source: str) -> np.ndarray:
+        """Check integers of 0 ... `most`, as int64 and C-contiguous."""
+        array = self.whole(name, array, spec)
+        # Before any conversion, in which a huge unsigned value would turn negative.
+        wrong = (array < 0) | (array > most)
+        if wrong.any():
+            b = int(wrong.argmax())
+            raise ArgumentError(
+                f"{self.who}: {name} holds {array[b]} at [{b}], expected 0 <= length <= {most}; "
+                f"T={most} from {source}."
+            )
+        return np.require(array, np.int64, requirements=["C", "A", "E"])
+
+    def in_range(
+        self, name: str, array: Any, I: int, source: str, used: np.ndarray | None
+    ) -> np.ndarray:
+        """Check the range of an index input where it is used, as int64 and C-contiguous."""
+        return check_index_range(self.who, name, array, I, source, used)
+
+    def kept(self, array: Any) -> np.ndarray:
+        """Return an option's array C-contiguous, as a back end reads it."""
+        return dense(array)
 
     def flags(self, name: str, array: Any, spec: str, meaning: str) -> np.ndarray:
         """Check an array of bool, `meaning` being what True says."""
@@ -301,7 +346,7 @@ def check_index_range(
 
 def is_index_array(array: Any) -> bool:
     """Whether an input is read as indices: any integer dtype, bool excepted."""
-    return isinstance(array, np.ndarray) and array.dtype.kind in "iu"
+    return isinstance(array, (np.ndarray, DeviceArray)) and array.dtype.kind in "iu"
 
 
 def _inner_dense(array: np.ndarray) -> bool:

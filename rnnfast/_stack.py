@@ -17,8 +17,9 @@ from ._call import Call, Settings
 from ._forms import BATCH_FIRST, FLAT, TIME_FIRST, UNBATCHED, Form, States
 from ._indexed import IndexedRows
 from ._scan_options import ScanOptions
-from ._shapes import Checker, check_index_range, is_index_array
+from ._shapes import Checker, is_index_array
 from .cells import CELLS, CellSpec
+from .cuda._arrays import DeviceArray, concatenate, dense, host, lies_on_gpu
 from .errors import ArgumentError, DTypeError, TapeError
 
 __all__ = ["LayerTape", "Stack"]
@@ -39,10 +40,10 @@ class LayerTape:
     It borrows x, y and the parameters: backward raises if one of them has changed since.
     """
 
-    __slots__ = ("_call", "_kept", "_stack")
+    __slots__ = ("_call", "_engine", "_kept", "_stack")
 
-    def __init__(self, stack: Stack, kept: list[Any], call: Call) -> None:
-        self._stack, self._kept, self._call = stack, kept, call
+    def __init__(self, stack: Stack, engine: Any, kept: list[Any], call: Call) -> None:
+        self._stack, self._engine, self._kept, self._call = stack, engine, kept, call
 
     @property
     def cell(self) -> str:
@@ -84,8 +85,8 @@ class LayerTape:
         except RuntimeError as error:
             text = str(error).removeprefix(f"rnnfast.{self.cell}: ")
             raise TapeError(f"{self._stack.who}.forward: {text}") from error
-        sequences = [leave(np.concatenate(parts), 1) for parts in zip(*layers, strict=True)]
-        gates = np.concatenate([tape.gates() for tape in self._kept])
+        sequences = [leave(concatenate(parts), 1) for parts in zip(*layers, strict=True)]
+        gates = concatenate([tape.gates() for tape in self._kept])
         return States(
             **dict(zip(self._stack.spec.states, sequences, strict=True)), gates=leave(gates, 1)
         )
@@ -114,6 +115,8 @@ class Stack:
     ) -> None:
         self.who, self.name, self.I, self.H, self.L, self.D = who, name, I, H, L, D
         self.batch_first, self.dtype, self.device = batch_first, dtype, device
+        self.settled = _backend.settled(device, name, dtype.name, I, H, L)
+        """The device of calls on NumPy arrays, with "auto" looked up."""
         self._single = self.spec.S == 1
         self.configure(Settings(), 0.0, False)
 
@@ -122,7 +125,7 @@ class Stack:
         self.settings, self.dropout, self.residual = settings, dropout, residual
         # One layer, time first, is what the compiled module takes as it is.
         alone = self.L == 1 and not self.batch_first
-        self._core = _compiled.get(self.device) if alone else None
+        self._core = _compiled.get(self.settled) if alone else None
         self._quick = self._core if settings == Settings() else None
         self._fixed = {
             (training, keep): ScanOptions(**_call.scan_fields(settings, training, keep))[_FIXED]
@@ -168,7 +171,7 @@ class Stack:
                 y, state_n, kept = result
                 if keep_tape:
                     learned = state is None and initial is not None
-                    kept = LayerTape(self, [kept], _PLAIN_LEARNED if learned else _PLAIN)
+                    kept = LayerTape(self, core, [kept], _PLAIN_LEARNED if learned else _PLAIN)
                 return y, (state_n[0] if self._single else state_n), kept
         return self.forward_with({}, rows, initial, x, state, keep_tape)
 
@@ -191,22 +194,27 @@ class Stack:
         result = self._forward_quick(given, rows, initial, x, state, keep_tape, training)
         if result is not None:
             return result
-        engine = _backend.resolve(self.device, self.who)
-        check = self._checker()
+        engine = _backend.resolve(self.device if lies_on_gpu(x) else self.settled, self.who, x)
+        check = self._checker(engine=engine)
+        x = check.entered("x", x)
+        if isinstance(x, DeviceArray):
+            rows = engine.parameters(self.who, rows, x)
         flat = _call.enter_flat(check, given)
         x, form, indices = self._enter(check, x, flat)
         start = self._states(check, "{}0", state, form)
         options, call = self._options(check, given, form, flat, initial, training, keep_tape)
         if indices:
             used = _call.used_steps(check, options)
-            x = check_index_range(self.who, "x", x, self.I, "input_size", used)
+            x = check.in_range("x", x, self.I, "input_size", used)
         if start is None and initial is not None:
-            start, call = _repeat(initial, check["B"]), call._replace(learned=True)
+            repeated = _repeat(initial, check["B"])
+            start, call = tuple(map(check.there, repeated)), call._replace(learned=True)
         y, kept, finals = x, [], []
         for k, row in enumerate(rows):
             read, out = y, None
             p, add = self._after(call, k, read)
-            if k == self.L - 1 and form is BATCH_FIRST and p == 0 and add is None:
+            last = k == self.L - 1 and form is BATCH_FIRST and p == 0 and add is None
+            if last and isinstance(x, ndarray):
                 out = np.empty((check["B"], check["T"], self.D * self.H), self.dtype).swapaxes(0, 1)
             scan = self._scan(options, k)
             result = engine.forward(
@@ -220,9 +228,10 @@ class Stack:
         _ran.engine = engine
         y = form.leave(y)
         if form is BATCH_FIRST:
-            y = np.ascontiguousarray(y)
+            y = dense(y)
         state = self._unbatch(self._join(finals), form)
-        return y, state, LayerTape(self, kept, call) if keep_tape else None
+        check.leave()
+        return y, state, LayerTape(self, engine, kept, call) if keep_tape else None
 
     def _forward_quick(self, given, rows, initial, x, state, keep_tape, training):
         """Hand the options to the compiled module as they are; None where that is not the way.
@@ -270,7 +279,7 @@ class Stack:
         if keep_tape:
             replaced = None if replacement is None else "given"
             call = Call(TIME_FIRST, learned, replaced, 0.0, self.residual, draws)
-            kept = LayerTape(self, [kept], call)
+            kept = LayerTape(self, core, [kept], call)
         return y, (state_n[0] if self._single else state_n), kept
 
     def _enter(self, check: Checker, x, flat: ndarray | None):
@@ -278,7 +287,7 @@ class Stack:
         indices = is_index_array(x)
         if flat is not None:
             form = FLAT
-        elif isinstance(x, ndarray) and x.ndim == (1 if indices else 2):
+        elif isinstance(x, (ndarray, DeviceArray)) and x.ndim == (1 if indices else 2):
             form = UNBATCHED
         else:
             form = BATCH_FIRST if self.batch_first else TIME_FIRST
@@ -334,7 +343,7 @@ class Stack:
             )
         if given.get("reset") is None:
             return None, None
-        return tuple(p[:, None] for p in _repeat(initial, check["B"])), "learned"
+        return tuple(check.there(p[:, None]) for p in _repeat(initial, check["B"])), "learned"
 
     def _scan(self, options: dict[str, Any], k: int) -> tuple[ScanOptions, ...]:
         """Give layer k its options as the last argument of a back end; none for a plain call."""
@@ -355,8 +364,10 @@ class Stack:
         result = engine.between_layers(x, add, self.H, p, seed, k, t0, row_ids, ends, None)
         return self.agreed(result)
 
-    def _checker(self, who: str | None = None, **sizes: tuple[int, str]) -> Checker:
-        return Checker(
+    def _checker(
+        self, who: str | None = None, engine: Any = None, **sizes: tuple[int, str]
+    ) -> Checker:
+        return _backend.checker(engine)(
             who or self.who,
             (self.dtype, "the layer"),
             I=(self.I, "input_size"),
@@ -384,7 +395,7 @@ class Stack:
             width = "P" if letter == "h" else "H"
             if array is not None:
                 array = check.block(pattern.format(letter), array, f"D*L {form.rows} {width}")
-                array = np.ascontiguousarray(array[:, None]) if form is UNBATCHED else array
+                array = dense(array[:, None]) if form is UNBATCHED else array
             blocks.append(array)
         return tuple(blocks)
 
@@ -397,7 +408,7 @@ class Stack:
 
     def _join(self, parts):
         """Per-layer states (D, B, H) as the user's (D*L, B, H): an array, or a tuple of S."""
-        joined = tuple(np.concatenate(entries) for entries in zip(*parts, strict=True))
+        joined = tuple(concatenate(entries) for entries in zip(*parts, strict=True))
         return joined[0] if self._single else joined
 
     def _unbatch(self, state, form: Form):
@@ -427,7 +438,8 @@ class Stack:
         dreset : tuple of S arrays (D*L, T or 1, B, H) or None, or None
         """
         inner = self._quick_dstates(dstates)
-        quick = self._core is not None and tape._call.form is TIME_FIRST
+        quick = self._core is not None and tape._engine is self._core
+        quick = quick and tape._call.form is TIME_FIRST
         if quick and inner is not None and (dy is None or type(dy) is ndarray):
             last = (dstate,) if self._single and dstate is not None else dstate
             result = self._back(self._core, tape, 0, dy, last, need_dx, *inner)
@@ -457,10 +469,10 @@ class Stack:
             raise TapeError(f"{self.who}.backward:{place} {text}") from error
 
     def _backward_checked(self, who: str, tape: LayerTape, dy, dstate, need_dx: bool, dstates):
-        engine = _backend.resolve(self.device, who)
-        call = tape._call
+        engine, call = tape._engine, tape._call
         form = call.form
-        check = self._checker(who, T=(tape.T, "the tape"), B=(tape.B, "the tape"))
+        check = self._checker(who, engine, T=(tape.T, "the tape"), B=(tape.B, "the tape"))
+        check.beside(tape._kept[0])
         if call.cu_seqlens is not None:
             check.bind("the tape", N=int(call.cu_seqlens[-1]))
         if dy is not None:
@@ -480,6 +492,7 @@ class Stack:
             if add is not None:
                 dx = self._between(engine, call, k, dx, add, 0.0)
         _ran.engine = engine
+        check.leave()
         first = self._join(firsts)
         stacked = (first,) if self._single else first
         if dx is not None:
@@ -498,7 +511,7 @@ class Stack:
         if resets[0] is None:
             return None
         return tuple(
-            None if entries[0] is None else np.concatenate(entries)
+            None if entries[0] is None else concatenate(entries)
             for entries in zip(*resets, strict=True)
         )
 
@@ -511,7 +524,7 @@ class Stack:
         return gradients[0] if self._single else gradients
 
     def named(self, names, grads, first, dreset, tape: LayerTape, initial) -> dict[str, Any]:
-        """Gradients of all parameters by PyTorch's names."""
+        """Gradients of all parameters by PyTorch's names, where the parameters lie: on the host."""
         gradients: dict[str, Any] = {}
         for layer_names, layer_grads in zip(names, grads, strict=True):
             for row_names, row in zip(layer_names, layer_grads, strict=True):
@@ -521,14 +534,14 @@ class Stack:
                         indices, rows = gradient
                         gradient = IndexedRows(indices, rows, shape)
                     if name is not None:
-                        gradients[name] = gradient
+                        gradients[name] = host(gradient)
         if initial is not None:
             call = tape._call
             for s, letter in enumerate(self.spec.states):
                 # A state that was given took the place of the learned one.
-                total = first[s].sum(1) if call.learned else np.zeros_like(initial[s])
+                total = host(first[s]).sum(1) if call.learned else np.zeros_like(initial[s])
                 if call.replaced == "learned":
-                    total = total + dreset[s].sum((1, 2))
+                    total = total + host(dreset[s]).sum((1, 2))
                 gradients[f"{letter}_0"] = total
         return gradients
 

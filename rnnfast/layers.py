@@ -505,7 +505,7 @@ class PreparedLayer:
 
     def __init__(self, layer: Recurrent) -> None:
         self._stack, self._text = copy.copy(layer._stack), repr(layer)
-        engine = _backend.resolve(self._stack.device, self._stack.who)
+        engine = _backend.resolve(self._stack.settled, self._stack.who)
         prepared = [engine.prepare(self._stack.name, row) for row in layer.parameters.rows]
         self._rows = [self._stack.agreed(row) for row in prepared]
         initial = layer.parameters.initial

@@ -17,8 +17,10 @@ from ._call import Call
 from ._forms import FLAT, TIME_FIRST, Form, States
 from ._indexed import IndexedRows
 from ._scan_options import ScanOptions
-from ._shapes import Checker, check_index_range, is_index_array
+from ._shapes import Checker, is_index_array
 from .cells import CELLS, CellSpec
+from .cuda import costs
+from .cuda._arrays import dense
 from .errors import ArgumentError, DTypeError, ShapeError, TapeError
 from .options import FunctionForwardOptions, FunctionOptions
 
@@ -148,6 +150,8 @@ def _lift(state: Any) -> Any:
 
 def _forward(cell, who, x, row, state, reverse, out, threads, device, options, keep_tape):
     """Quick road first: the compiled module refuses with None, and only then Python checks."""
+    if costs.TABLE:
+        device = _settled(device, cell, row)
     core = _compiled.get(device) if type(device) is str else None
     if type(reverse) is not bool:
         reverse = _values.switch(who, "reverse", reverse)
@@ -165,11 +169,20 @@ def _forward(cell, who, x, row, state, reverse, out, threads, device, options, k
     )
 
 
+def _settled(device, cell, row):
+    """Look "auto" up for arrays that can be one of a call; what else they are is checked later."""
+    W, R = row[:2]
+    if not all(isinstance(a, ndarray) and a.ndim == 2 for a in (W, R)):
+        return device
+    return _backend.settled(device, cell, R.dtype.name, W.shape[1], R.shape[1], 1)
+
+
 def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, options, keep_tape):
-    engine = _backend.resolve(device, who)
-    _call.check_names(who, options, FunctionForwardOptions if keep_tape else FunctionOptions)
     spec = CELLS[cell]
-    check = Checker(who, G=(spec.G, "the cell"))
+    engine = _backend.resolve(device, who, x)
+    _call.check_names(who, options, FunctionForwardOptions if keep_tape else FunctionOptions)
+    check = _backend.checker(engine)(who, G=(spec.G, "the cell"))
+    x = check.entered("x", x)
     flat = _call.enter_flat(check, options)
     form = TIME_FIRST if flat is None else FLAT
     indices = is_index_array(x)
@@ -177,14 +190,16 @@ def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, op
     fields, call = _check_options(check, form, spec, options, flat, reverse, keep_tape)
     if indices:
         used = _call.used_steps(check, fields)
-        x = check_index_range(who, "x", x, check["I"], check.source("I"), used)
+        x = check.in_range("x", x, check["I"], check.source("I"), used)
     threads = check.threads(threads)
-    # Without options the back end runs forward over arrays turned round.
-    flipped = bool(reverse) and not fields
-    scan = (ScanOptions(**fields, reverse=bool(reverse)),) if fields else ()
+    # Without options the back end runs forward over arrays turned round; on a GPU they stay as they
+    # are, for not every library reads arrays whose strides are negative.
+    flipped = bool(reverse) and not fields and isinstance(x, ndarray)
+    plain = not fields and (flipped or not reverse)
+    scan = () if plain else (ScanOptions(**fields, reverse=bool(reverse)),)
     back = slice(None, None, -1 if flipped else None)
     # Kernels take strides of any sign in time, but index arrays dense.
-    steps = np.ascontiguousarray(x[back]) if indices else x[back]
+    steps = dense(x[back]) if indices else x[back]
     written = None if target is None else target[back]
     result = engine.forward(cell, steps, (row,), state, written, keep_tape, threads, *scan)
     if result is None:
@@ -194,8 +209,9 @@ def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, op
     _ran.engine = engine
     y, state_n, kept = result
     y = y[back]
+    check.leave()
     if out is not None:
-        if target is not out:
+        if target is not out and isinstance(out, ndarray):  # on a GPU it has been written
             out[...] = y
         y = out
     return y, state_n, Tape(engine, kept, flipped, row[0].shape, call) if keep_tape else None
@@ -220,8 +236,7 @@ def _check_arrays(check: Checker, form: Form, spec: CellSpec, x, row, state, out
     for letter, array in zip(spec.states, state or (None,) * spec.S, strict=True):
         name = f"{letter}0"
         if array is not None:
-            given[name] = array
-            bare = array[0] if isinstance(array, ndarray) else array
+            bare = given[name] = array[0] if isinstance(array, ndarray) else array
             array = check.block(name, bare, "B P" if letter == "h" else "B H")[None]
         lifted.append(array)
     R = check.block("R", row[1], "G*H P")
@@ -287,9 +302,11 @@ def _backward(cells, who, tape, dy, dstate, dstates, need_dx, threads):
             steps = dy[::-1] if flipped and dy is not None and dy.ndim else dy
             result = engine.backward(kept, steps, dstate, need_dx, threads)
         if result is None:
-            dy, dstate, inner, threads = _check_backward(who, tape, dy, dstate, dstates, threads)
+            dy, dstate, inner, check = _check_backward(who, tape, dy, dstate, dstates)
+            threads = check.threads(threads)
             steps = dy[::-1] if flipped and dy is not None else dy
             result = engine.backward(kept, steps, dstate, need_dx, threads, *inner)
+            check.leave()
     except RuntimeError as error:
         raise TapeError(f"{who}: {str(error).removeprefix(f'rnnfast.{kept.cell}: ')}") from error
     if result is None:
@@ -313,11 +330,13 @@ def _backward(cells, who, tape, dy, dstate, dstates, need_dx, threads):
     )
 
 
-def _check_backward(who: str, tape: Tape, dy, dstate, dstates, threads):
+def _check_backward(who: str, tape: Tape, dy, dstate, dstates):
     spec, call = CELLS[tape.cell], tape._call
     form = call.form
     sizes = {letter: (getattr(tape, letter), "the tape") for letter in "TBH"}
-    check = Checker(who, (tape.dtype, "the tape"), G=(spec.G, "the cell"), **sizes)
+    kind = _backend.checker(tape._engine)
+    check = kind(who, (tape.dtype, "the tape"), G=(spec.G, "the cell"), **sizes)
+    check.beside(tape._kept)
     if call.cu_seqlens is not None:
         check.bind("the tape", N=int(call.cu_seqlens[-1]))
     if dy is not None:
@@ -331,7 +350,7 @@ def _check_backward(who: str, tape: Tape, dy, dstate, dstates, threads):
     inner = _call.check_dstates(check, form, dstates, spec, "")
     if tape._flipped:
         inner = _flip(inner)
-    return dy, tuple(lifted), inner, check.threads(threads)
+    return dy, tuple(lifted), inner, check
 
 
 def _flip(inner):
@@ -401,7 +420,8 @@ def rnn(
     threads : int, optional
         At most so many; default `get_num_threads()`. Results do not depend on it.
     device : {"auto", "cpu", "cuda", "numpy"}
-        Back end; one asked for by name runs or raises.
+        Back end; one asked for by name runs or raises. "auto" follows arrays that lie on a GPU:
+        `docs/cuda.md`.
     **options
         See `rnnfast.options.FunctionOptions`: `lengths`, `mask`, `cu_seqlens`, `reset`,
         `reset_state`, `pad_output`, `recurrent_dropout`, `recurrent_dropout_mode`, `zoneout`,

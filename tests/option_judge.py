@@ -74,9 +74,15 @@ def judge(
     cell: str,
     dtype: type,
     draws: int,
+    plainly: Callable[[OptionProblem], dict[str, Any]] | None = None,
+    eps: float | None = None,
     **sizes: int,
 ) -> None:
-    """Judge each way to run some draws with these features, at most so many."""
+    """Judge each way to run some draws with these features, at most so many.
+
+    `plainly` runs plain arithmetic, which is the reference in the element type of the problem
+    where nothing else is given.
+    """
     wider = np.float64 if dtype is np.float32 else np.longdouble
     # The yardstick compares maxima. Over a handful of numbers they say nothing, so where a step or
     # a gate block has few, several draws are judged as one.
@@ -94,7 +100,7 @@ def judge(
         cast = problem.astype(dtype)
         for run_once, pool in zip(runs, kernels, strict=True):
             add(pool, padded(problem, run_once(cast), T))
-        add(plain, padded(problem, run(engine, cast), T))
+        add(plain, padded(problem, plainly(cast) if plainly else run(engine, cast), T))
         add(ref, padded(problem, run(engine, problem.astype(wider)), T))
         if taken == draws:
             break
@@ -109,6 +115,7 @@ def judge(
             D=problem.D,
             reverse=problem.options.reverse,
             width=I + H,
+            eps=eps,
         )
 
 

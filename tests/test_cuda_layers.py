@@ -8,14 +8,18 @@ the CPU's kernels.
 from __future__ import annotations
 
 import functools
+import re
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import option_judge
 import option_laws
 import pytest
 from option_judge import judge
-from option_problems import SINGLES, OptionProblem, choose, fits, run, single
+from option_problems import SINGLES, OptionProblem, build, choose, fits, run, single
 from problems import CELL_NAMES, make
 
 import rnnfast
@@ -23,6 +27,7 @@ from rnnfast import _backend
 from rnnfast.cuda import _layer, engine
 
 FAMILIES = ("k0", "steps")
+DOCS = Path(__file__).parent.parent / "docs" / "cuda.md"
 
 
 @pytest.fixture
@@ -64,6 +69,21 @@ def test_each_option(family, name, cell):
 @pytest.mark.parametrize(("name", "cell"), every(D=2))
 def test_each_option_in_two_directions_and_twice_the_precision(family, name, cell):
     compare(family, SINGLES[name], 2, cell, np.float64, T=5, B=6, I=5, H=9, D=2)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_reset_where_the_burn_in_ends_passes_its_gradient(family, cell, monkeypatch):
+    """The step that ends the burn-in is the last of the way back."""
+    features = ("reset", "reset_state", "burn_in")
+
+    def ending_at_resets(*args: Any, **sizes: int) -> OptionProblem:
+        problem = build(*args, **sizes)
+        reset, step = problem.options.reset.copy(), problem.T // 2
+        reset[step] = True
+        return replace(problem, options=problem.options._replace(reset=reset, burn_in=step))
+
+    monkeypatch.setattr(option_judge, "build", ending_at_resets)
+    compare(family, features, 1, cell, np.float32, T=7, B=5, I=4, H=9, D=1)
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -133,6 +153,49 @@ def test_laws(family, law, cell, monkeypatch):
         for name in SINGLES:
             if fits(name, cell, D):
                 option_laws.LAWS[law](single(name, 3, cell, np.float32, D=D, H=9), rng)
+
+
+@pytest.mark.parametrize("name", ["plain", "reset, mask held", "recurrent dropout"])
+def test_a_graph_may_be_captured_around_a_pass(family, name, twin, monkeypatch):
+    """It neither waits, nor copies from or to the host."""
+    run_pass = _layer._run
+
+    def run_captured(*args: Any, **more: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setenv("SIMT_CAPTURING", "1")
+            run_pass(*args, **more)
+
+    monkeypatch.setattr(_layer, "_run", run_captured)
+    problem = single(name, 3, "lstm", np.float32, D=1, H=9)
+    results = run(engine, problem)
+    assert results["dW_0"].any()
+    monkeypatch.setenv("SIMT_CAPTURING", "1")
+    with pytest.raises(rnnfast.DeviceError, match="capturing"):
+        run(engine, problem)
+
+
+def held(cuda_module, cell, storage, H, backward):
+    """Whether one multiprocessor holds R."""
+    call = {"cell": cell, "storage": storage, "T": 1, "B": 1, "I": 1, "H": H, "family": "k0"}
+    try:
+        return cuda_module.layer_scratch({**call, "device": 0}, backward) > 0
+    except ValueError as e:
+        if str(e) != "R does not fit one multiprocessor":
+            raise
+        return False
+
+
+@pytest.mark.parametrize("storage", ["f32", "f64", "bf16", "f16"])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_k0_holds_every_h_up_to_its_largest(twin, storage, cell):
+    """Which is what docs/cuda.md says of a device with as much shared memory as the twin."""
+    table = re.findall(r"^\| (RNN|LSTM|GRU) \| (.+) \| (.+) \| (.+) \|$", DOCS.read_text(), re.M)
+    columns = {"f32": 1, "f64": 2, "bf16": 3, "f16": 3}
+    (row,) = (row for row in table if row[0].lower() == cell[:4].split("_")[0])
+    said = [int(number) for number in re.findall(r"\d+", row[columns[storage]])]
+    for backward in (False, True):
+        fitting = [H for H in range(8, 513, 8) if held(twin, cell, storage, H, backward)]
+        assert fitting == list(range(8, said[-1 if backward else 0] + 1, 8))
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)

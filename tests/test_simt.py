@@ -20,6 +20,8 @@ pytestmark = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"no C++ compi
 
 FLAGS = ["-std=gnu++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{SIMT}"]
 OURS = [CUDA / "error.cpp", CUDA / "launch.cpp", SIMT / "faults.cpp", SIMT / "runtime.cpp"]
+# What threads do together, which ThreadSanitizer is not to see.
+ALIKE = [SIMT / "collectives.cpp", SIMT / "tensor.cpp"]
 
 # As .ci/full: newer kernels use more bits of an address than the sanitizer's map has room for.
 FIXED = ["setarch", "--addr-no-randomize"] if shutil.which("setarch") else []
@@ -68,7 +70,7 @@ def fibers(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A fiber for each thread, under AddressSanitizer."""
     folder = tmp_path_factory.mktemp("fibers")
     sanitize = "-fsanitize=address,undefined"
-    compiled(folder, [*OURS, SIMT / "collectives.cpp", SIMT / "fibers.cpp"], sanitize)
+    compiled(folder, [*OURS, *ALIKE, SIMT / "fibers.cpp"], sanitize)
     return runner(linked(folder, sanitize))
 
 
@@ -78,7 +80,7 @@ def threads(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("threads")
     sanitize = "-fsanitize=thread"
     compiled(folder, [*OURS, SIMT / "threads.cpp"], sanitize)
-    compiled(folder, [SIMT / "collectives.cpp", SIMT / "locks.cpp"])
+    compiled(folder, [*ALIKE, SIMT / "locks.cpp"])
     return runner(linked(folder, sanitize), *FIXED)
 
 
@@ -89,6 +91,7 @@ RIGHT = [
     "sum_of_warp",
     "half_warps",
     "leave_early",
+    "tensor_cores",
     "by_fours",
     "much_shared_memory",
     "grid_barrier",
@@ -128,6 +131,7 @@ def test_a_fault_in_the_result(fibers: Run, name: str) -> None:
         ("divergent_barrier", "divergent barrier: thread # at __syncthreads (FILE), thread # at"),
         ("deadlock", "deadlock: 96 threads live, 64 wait at __syncthreads|32 wait at __syncwarp"),
         ("absent_lane", "a shuffle names absent lanes: thread"),
+        ("half_a_product", "mma.sync names absent lanes: thread"),
         ("lane_outside_mask", "thread # reads lane 20, which is not in mask 0000ffff"),
         ("caller_outside_mask", "lane # of thread # is not in its own mask 0000ffff"),
         ("different_shuffles", "threads of a warp meet at different places: thread #"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,14 @@ torch = require("torch")
 require("core")
 
 import torch_pairs as pairs  # noqa: E402
+from tf32 import to_tf32  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 
 import rnnfast  # noqa: E402
 import rnnfast.torch as ours  # noqa: E402
 from rnnfast import _backend  # noqa: E402
 from rnnfast.cells import CELLS  # noqa: E402
+from rnnfast.cuda import _layer  # noqa: E402
 from rnnfast.reference import scan  # noqa: E402
 from rnnfast.torch import _cuda_device, _dispatch, _weights  # noqa: E402
 
@@ -57,6 +59,8 @@ class Gpu:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, cuda_module: ModuleType) -> Gpu:
+    # By default PyTorch lets recurrent layers multiply in tf32.
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
     if _backend.cuda_module()[1] is None:
         if not torch.cuda.is_available():
             pytest.skip("there is a GPU, but this PyTorch is not built for it")
@@ -239,6 +243,7 @@ def by_reference(kind: str, module: Any, x: Any, dy: Any, kind_of: type, store: 
     cell = __import__(f"rnnfast.reference.{spec.function}", fromlist=["forward"])
     W, R, bW, bR = (p.detach().double().numpy().astype(kind_of) for p in module.parameters())
     x, dy = (t.detach().double().numpy().astype(kind_of) for t in (x, dy))
+    I, H = W.shape[1], R.shape[1]
     zero = tuple(np.zeros((x.shape[1], H), kind_of) for _ in spec.states)
     y, last, kept = scan.forward(cell, spec.options, x, W, R, bW, bR, zero)
     h, *c = kept.states
@@ -254,17 +259,37 @@ def by_reference(kind: str, module: Any, x: Any, dy: Any, kind_of: type, store: 
     return [store(a) for a in (y, *last, dgx @ W, *sums)]
 
 
+@pytest.fixture(params=["k0", "steps"])
+def family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each family of kernels, asked for by name."""
+    run = _layer._run
+
+    def run_by_name(device: Any, memory: Any, call: Any, backward: bool) -> None:
+        run(device, memory, call | {"family": request.param}, backward)
+
+    monkeypatch.setattr(_layer, "_run", run_by_name)
+    return request.param
+
+
+# Within a tile of the products; lines that lie on 16 bytes and sums of several blocks; more rows
+# than a tile has, lines that do not, and a tail.
 @kinds
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H"),
+    [(17, 3, 2, 5), (3, 5, 136, 72), (2, 67, 37, 33)],
+    ids=["few", "by 8", "odd"],
+)
 def test_sixteen_bits_are_float32_arithmetic_rounded_where_it_is_stored(
-    gpu: Gpu, kind: str, dtype: Any
+    gpu: Gpu, family: str, kind: str, dtype: Any, T: int, B: int, I: int, H: int
 ) -> None:
     module, _ = pairs.pair(kind, I, H, dtype=dtype)
-    x = pairs.draw((17, B, I), 0, dtype)
-    dy = pairs.draw((17, B, H), 1, dtype, False)
+    x = pairs.draw((T, B, I), 0, dtype)
+    dy = pairs.draw((T, B, H), 1, dtype, False)
     mine, there = gpu.there(module), gpu.there(x)
     with gpu.on(), pairs.taken("fused"):
         y, last = mine(there)
+        assert rnnfast.last_kernel().endswith(family)
         y.backward(gpu.there(dy))
     assert all(t.dtype is dtype for t in (y, there.grad, *(p.grad for p in mine.parameters())))
     found = [y, *pairs.tensors_in(last), there.grad, *(p.grad for p in mine.parameters())]
@@ -275,6 +300,47 @@ def test_sixteen_bits_are_float32_arithmetic_rounded_where_it_is_stored(
         got = a.detach().cpu().double().numpy().reshape(c.shape)
         allowed = 2 * np.abs(b - c).max() + 4 * eps * np.abs(c).max() + (I + H) * tiny
         assert np.abs(got - c).max() <= allowed, k
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gate_gradients_keep_their_bits_in_products(gpu: Gpu, family: str, dtype: Any) -> None:
+    """They are floats, whatever is stored: dx is what is left of two that nearly cancel."""
+    module = ours.RNN(1, 2, nonlinearity="relu", dtype=dtype)
+    small = 2.0**-14
+    with torch.no_grad():
+        module.weight_ih_l0.copy_(torch.tensor([[1.0], [-1.0]]))
+        module.weight_hh_l0.copy_(torch.tensor([[small, 0.0], [0.0, 0.0]]))
+        module.bias_ih_l0.fill_(4)
+    mine, x = gpu.there(module), gpu.there(torch.ones(2, 1, 1, dtype=dtype).requires_grad_())
+    with gpu.on():
+        mine(x)[0].backward(gpu.there(torch.tensor([[[1, 1]], [[1, 0]]], dtype=dtype)))
+    assert x.grad.flatten().tolist() == [small, 1]
+
+
+@kinds
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bits_of_sixteen_do_not_depend_on_other_rows_or_cuts(
+    gpu: Gpu, family: str, kind: str, dtype: Any
+) -> None:
+    module = gpu.there(pairs.pair(kind, 37, 70, dtype=dtype)[0])
+    x = gpu.there(pairs.draw((4, 67, 37), 0, dtype))
+    dy = gpu.there(pairs.draw((4, 67, 70), 1, dtype, False))
+
+    def run(rows: slice, end: int = 4) -> Any:
+        part = x[:end, rows].detach().clone().requires_grad_()
+        y, last = module(part)
+        (dx,) = torch.autograd.grad(y, part, dy[:end, rows])
+        return y, dx, pairs.tensors_in(last)
+
+    with gpu.on():
+        y, dx, last = run(slice(None))
+        for rows in (slice(3, 4), slice(40, 67)):
+            y_rows, dx_rows, last_rows = run(rows)
+            assert torch.equal(y_rows, y[:, rows])
+            assert torch.equal(dx_rows, dx[:, rows])
+            for a, b in zip(last_rows, last, strict=True):
+                assert torch.equal(a, b[:, rows])
+        assert torch.equal(run(slice(None), 2)[0], y[:2])
 
 
 @kinds
@@ -724,3 +790,40 @@ def test_a_call_is_captured_in_a_graph_of_the_device(gpu: Gpu) -> None:
     expected = step()
     for a, b in zip(pairs.tensors_in(captured), pairs.tensors_in(expected), strict=True):
         assert torch.equal(a, b)
+
+
+# tf32 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("switch", ["ieee", "tf32", "older"])
+def test_tf32_is_pytorchs_switch(gpu: Gpu, switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In forward and in backward, each as the switch stands then."""
+    on = switch != "ieee"
+    if switch == "older":
+        # Before PyTorch 2.9 there was no other.
+        monkeypatch.setattr(_cuda_device.torch.backends, "cudnn", SimpleNamespace(allow_tf32=True))
+    else:
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", switch)
+    torch.manual_seed(0)
+    module, x = gpu.there(ours.GRU(37, 24)), gpu.there(pairs.draw((4, 3, 37), 0, torch.float32))
+    wide = gpu.there(ours.GRU(3, 4, dtype=D64))
+    name = "tf32" if on else "f32"
+    with gpu.on():
+        y, _ = module(x)
+        assert rnnfast.last_kernel() == f"gru.forward.{name}.cuda.k0"
+        y.sum().backward()
+        assert rnnfast.last_kernel() == f"gru.backward.{name}.cuda.k0"
+        wide(gpu.there(pairs.draw((2, 1, 3), 0)))
+        assert rnnfast.last_kernel() == "gru.forward.f64.cuda.k0"
+
+
+def test_tf32_is_what_products_round_to(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module, x = gpu.there(ours.GRU(37, 24)), gpu.there(pairs.draw((4, 3, 37), 0, torch.float32))
+    rounded = copy.deepcopy(module)
+    with torch.no_grad():
+        rounded.weight_ih_l0.copy_(torch.tensor(to_tf32(module.weight_ih_l0.cpu().numpy())))
+    with gpu.on(), torch.no_grad():
+        assert not torch.equal(module(x)[0], rounded(x)[0])
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
+        assert torch.equal(module(x)[0], rounded(x)[0])

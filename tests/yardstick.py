@@ -19,6 +19,7 @@ def check(
     time: bool = False,
     backward: bool = False,
     blocks: int = 1,
+    eps: float | None = None,
 ) -> None:
     """Assert that a kernel's result is as good as its dtype allows.
 
@@ -36,6 +37,8 @@ def check(
         The pass ran from the last step to the first.
     blocks : int
         Axis 0 holds so many gate blocks, each judged alone.
+    eps : float, optional
+        Of the numbers that products take, where they have fewer bits than the dtype.
     """
     assert kernel.shape == plain.shape == ref.shape, f"{name}: {kernel.shape}, {ref.shape}"
     assert kernel.dtype == plain.dtype, f"{name}: {kernel.dtype}, {plain.dtype}"
@@ -44,7 +47,7 @@ def check(
         return
     groups = ref.shape[0] if time else blocks
     parts = (a.reshape(groups, -1) for a in (kernel, plain, ref))
-    off, bound = judge(*parts, width, (-1 if backward else 1) if time else 0)
+    off, bound = judge(*parts, width, (-1 if backward else 1) if time else 0, eps)
     # Written so that NaN fails.
     wrong = np.flatnonzero(~(off <= bound))
     if wrong.size:
@@ -81,6 +84,7 @@ def check_options(
     D: int,
     reverse: bool,
     width: int,
+    eps: float | None = None,
 ) -> None:
     """Judge calls of one shape with options, several draws as one.
 
@@ -102,7 +106,7 @@ def check_options(
                 options = {"time": True, "backward": way < 0}
             else:
                 options = {"blocks": G if name[:2] in ("dW", "dR", "db") else 1}
-            check(label, *parts, width=width, **options)
+            check(label, *parts, width=width, eps=eps, **options)
 
 
 def _directions(name, arrays, D, reverse):

@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""Time rnnfast.torch and torch.nn (cuDNN) on a GPU, point by point.
+"""Time rnnfast.torch and its peers on a GPU, point by point.
 
 A point is a cell, a shape and a dtype. Each pass is timed at two lengths T, and the slope between
 them is the time of a step, whatever a call costs; the whole call is given too. Times come from
-CUDA's events around some calls in a row, ours and torch's in turns. One profiled call of each gives
-the kernels that ran, so that it is known which of cuDNN's algorithms is compared with, and the time
-of a step without the products over all steps. Results are checked against torch.nn in float64
-first; a point whose results are wrong is reported as wrong and not timed.
+CUDA's events around some calls in a row, all peers in turns. The products over all steps are timed
+alone, as torch.mm does them, and a step is given with and without them. One profiled call of each
+gives the kernels that ran: a kernel or more for each step, or one for all ("walk"), which tells the
+algorithm that cuDNN chose. Results are checked against torch.nn in float64 first; a point whose
+results are wrong is reported as wrong and not timed.
+
+Peers: torch.nn, by PackedSequence or a call a step where a point has lengths or resets; a compiled
+PyTorch loop at some points; FlashRNN where it is installed.
 
     points.py --out FILE.jsonl                    the mandatory points, in under ten minutes
     points.py --out FILE.jsonl --grid --minutes 9 as many of the whole grid as fit; again: the rest
 
-Needs a GPU and PyTorch with CUDA.
+Every run writes a line about the machine first. Needs a GPU and PyTorch with CUDA.
 """
 
 from __future__ import annotations
@@ -21,66 +25,50 @@ import itertools
 import json
 import math
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import peers
 import torch
+from peers import CELLS, DTYPES, Ours, Point, Products, Subject, Torch
 
 import rnnfast.torch
 
-CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 # How far from float64 a result may be, in units of the dtype's epsilon times the largest value: it
 # catches a wrong kernel, not a rounding. The tests hold the yardstick.
 TOLERANCE = 64
-# The tests rehearse this file without a GPU, at other lengths.
-DEVICE = "cuda"
-LENGTHS = (64, 512)
+# The slope is taken from the shorter of both lengths; the longer one is the point's.
+SHORT = 64
 CHECKED_STEPS = 33
-
-
-@dataclass(frozen=True)
-class Point:
-    """What is timed."""
-
-    cell: str
-    B: int
-    H: int
-    dtype: str
-    layers: int = 1
-    directions: int = 1
-    feature: str = ""  # "resets": 3 % of the steps; "lengths": uniform in 1 ... T
-
-    @property
-    def id(self) -> str:
-        """Name in the results."""
-        more = (
-            f".{self.layers}x{self.directions}" if (self.layers, self.directions) != (1, 1) else ""
-        )
-        feature = f".{self.feature}" if self.feature else ""
-        return f"{self.cell}.{self.dtype}.b{self.B}.h{self.H}{more}{feature}"
+PASSES = ("inference", "forward+backward")
 
 
 def mandatory() -> Iterator[Point]:
-    """Where cuDNN is strongest, where it falls, and what most use."""
-    for dtype in ("f32", "bf16", "f16"):
-        yield Point("lstm", 16, 768, dtype)
+    """Where cuDNN is strongest, where it falls, and what most use; what matters most comes first.
+
+    What a run has no time for is left to the next.
+    """
+    for dtype in DTYPES:
+        yield Point("lstm", 16, 768, dtype, T=1024)
         yield Point("lstm", 5, 64, dtype)
         yield Point("lstm", 6, 72, dtype)
-        yield Point("lstm", 8, 128, dtype)
+        yield Point("lstm", 8, 128, dtype, loop=dtype == "f32")
         yield Point("lstm", 44, 160, dtype)
         yield Point("lstm", 12, 192, dtype)
-        yield Point("gru", 8, 128, dtype)
-    yield Point("rnn_tanh", 8, 128, "f32")
+        yield Point("gru", 8, 128, dtype, loop=dtype == "f32")
+    yield Point("rnn_tanh", 8, 128, "f32", loop=True)
     yield Point("lstm", 32, 512, "f32", 2, 2)
-    for feature in ("resets", "lengths"):
-        yield Point("lstm", 128, 256, "f32", feature=feature)
-        yield Point("lstm", 64, 96, "f32", feature=feature)
-    for cell, H, B in itertools.product(("lstm", "gru"), (256, 512, 1024), (1, 32)):
-        yield Point(cell, B, H, "f32")
+    for cell, feature in itertools.product(("lstm", "gru"), ("resets", "lengths")):
+        yield Point(cell, 128, 256, "f32", feature=feature, T=128)
+        yield Point(cell, 64, 96, "f32", feature=feature)
+    for dtype, cell, H, B in itertools.product(
+        ("f32", "bf16", "f16"), ("lstm", "gru"), (256, 512, 1024, 2048), (1, 8, 32, 128)
+    ):
+        yield Point(cell, B, H, dtype)
 
 
 def grid() -> Iterator[Point]:
@@ -92,99 +80,58 @@ def grid() -> Iterator[Point]:
         (1, 8, 32, 128),
         DTYPES,
     )
+    features = itertools.product(
+        CELLS, (64, 256, 512), (8, 64), DTYPES, ((1, 1), (2, 2)), ("", "resets", "lengths")
+    )
+    points = itertools.chain(
+        (Point(*(cell, B, H, dtype), loop=B == 8) for cell, H, B, dtype in sizes),
+        (
+            Point(cell, B, H, dtype, *stack, feature)
+            for cell, H, B, dtype, stack, feature in features
+        ),
+    )
     seen = {point.id for point in mandatory()}
-    for cell, H, B, dtype in sizes:
-        point = Point(cell, B, H, dtype)
+    for point in points:
         if point.id not in seen:
+            seen.add(point.id)
             yield point
 
 
-class Subject:
-    """A layer with its input, in one library."""
-
-    def __init__(self, point: Point, library: Any, T: int, device: str, dtype: torch.dtype) -> None:
-        torch.manual_seed(0)
-        kind = getattr(library, CELLS[point.cell])
-        self.layer = kind(point.H, point.H, point.layers, bidirectional=point.directions == 2).to(
-            device, dtype
-        )
-        generator = torch.Generator().manual_seed(1)
-        x = torch.randn(T, point.B, point.H, generator=generator)
-        dy = torch.randn(T, point.B, point.H * point.directions, generator=generator)
-        self.x = x.to(device, dtype).requires_grad_()
-        self.dy = dy.to(device, dtype)
-        self.options: dict[str, Any] = {}
-        ours = library is rnnfast.torch
-        lengths = torch.randint(1, T + 1, (point.B,), generator=generator)
-        lengths[0] = T
-        resets = torch.rand(T, point.B, generator=generator) < 0.03
-        self.packed = None
-        if point.feature == "lengths" and ours:
-            self.options["lengths"] = lengths.to(device)
-        elif point.feature == "lengths":
-            self.packed = lengths
-        elif point.feature == "resets" and ours:
-            self.options["reset"] = resets.to(device)
-        elif point.feature == "resets":
-            self.resets = (~resets).to(device, dtype)[:, :, None]
-        self.feature = point.feature
-
-    def forward(self) -> torch.Tensor:
-        """Return y."""
-        if self.packed is not None:
-            packed = torch.nn.utils.rnn.pack_padded_sequence(
-                self.x, self.packed, enforce_sorted=False
-            )
-            y, _ = self.layer(packed)
-            return torch.nn.utils.rnn.pad_packed_sequence(y, total_length=len(self.x))[0]
-        if self.feature == "resets" and not self.options:
-            return self.by_steps()
-        return self.layer(self.x, **self.options)[0]
-
-    def by_steps(self) -> torch.Tensor:
-        """Reset as a user of torch.nn does: a call a step, the state multiplied by 0 or 1."""
-        state, steps = None, []
-        for t in range(len(self.x)):
-            if state is not None:
-                keep = self.resets[t][None]
-                state = tuple(s * keep for s in state) if isinstance(state, tuple) else state * keep
-            y, state = self.layer(self.x[t : t + 1], state)
-            steps.append(y)
-        return torch.cat(steps)
-
-    def both(self) -> list[torch.Tensor]:
-        """Forward and backward: y and the gradients."""
-        self.layer.zero_grad(set_to_none=True)
-        self.x.grad = None
-        y = self.forward()
-        y.backward(self.dy)
-        return [y.detach(), self.x.grad, *(p.grad for p in self.layer.parameters())]
-
-    def passes(self) -> dict[str, Callable[[], Any]]:
-        """Return what is timed."""
-        return {"inference": self.inference, "forward+backward": self.both}
-
-    def inference(self) -> torch.Tensor:
-        """Return y, and keep nothing."""
-        with torch.inference_mode():
-            return self.forward()
+def machine() -> dict[str, Any]:
+    """Say where the times that follow come from."""
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+    )
+    row = {
+        "id": "machine",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit.stdout.strip() or "unknown",
+        "rnnfast": rnnfast.__version__,
+        "torch": torch.__version__,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+    if torch.cuda.is_available():
+        row["gpu"] = str(torch.cuda.get_device_properties(0))
+    return row
 
 
-def worst(point: Point, library: Any) -> float:
-    """Return the largest error of any result of a library, in epsilons of its largest value."""
-    subject = Subject(point, library, CHECKED_STEPS, DEVICE, DTYPES[point.dtype])
-    plain = Subject(point, torch.nn, CHECKED_STEPS, "cpu", torch.float64)
+def worst(point: Point, kind: type[Subject]) -> float:
+    """Return the largest error of any result of a peer, in epsilons of its largest value."""
+    eps = peers.epsilon(point.dtype)
+    subject = kind(point, CHECKED_STEPS, peers.DEVICE, DTYPES[point.dtype])
+    plain = Torch(point, CHECKED_STEPS, "cpu", torch.float64)
     plain.layer.load_state_dict(
         {name: value.double().cpu() for name, value in subject.layer.state_dict().items()}
     )
     with torch.no_grad():
         plain.x.copy_(subject.x.detach().double())
         plain.dy.copy_(subject.dy.double())
-    epsilon = torch.finfo(DTYPES[point.dtype]).eps
     error = 0.0
     for ours, theirs in zip(subject.both(), plain.both(), strict=True):
         largest = theirs.abs().max().item() or 1.0
-        error = max(error, (ours.double().cpu() - theirs).abs().max().item() / largest / epsilon)
+        error = max(error, (ours.double().cpu() - theirs).abs().max().item() / largest / eps)
     return error
 
 
@@ -213,51 +160,89 @@ def kernels(run: Callable[[], Any]) -> dict[str, list[float]]:
     }
 
 
+def peak_memory(run: Callable[[], Any]) -> int:
+    """Return how many bytes a call takes at most beside what was there."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def measure(point: Point, seconds: float) -> dict[str, Any]:
     """Check a point, then time it."""
-    row: dict[str, Any] = {"id": point.id, **asdict(point)}
-    dtype = DTYPES[point.dtype]
-    libraries = {"rnnfast": rnnfast.torch, "torch": torch.nn}
-    row["error"] = worst(point, rnnfast.torch)
-    row["kernel"] = rnnfast.last_kernel()
-    row["not_fused"] = rnnfast.torch.last_reason()
-    row["error_torch"] = worst(point, torch.nn)
-    if not row["error"] <= max(TOLERANCE, 4 * row["error_torch"]):
+    row: dict[str, Any] = {"id": point.id, **asdict(point), "error": {}, "failed_peers": {}}
+    peers.set_precision(point.dtype)
+    row["error"]["rnnfast"] = worst(point, Ours)
+    row["kernel"], row["not_fused"] = rnnfast.last_kernel(), rnnfast.torch.last_reason()
+    row["error"]["torch"] = worst(point, Torch)
+    if not row["error"]["rnnfast"] <= max(TOLERANCE, 4 * row["error"]["torch"]):
         row["wrong"] = True
         return row
-    for passing in ("inference", "forward+backward"):
-        times: dict[tuple[str, int], list[float]] = {}
-        runs = {
-            (name, T): Subject(point, library, T, DEVICE, dtype).passes()[passing]
-            for name, library in libraries.items()
-            for T in LENGTHS
-        }
-        calls = {}
-        for key, run in runs.items():
-            run()
-            calls[key] = max(1, min(50, int(2e4 / max(microseconds(run, 1), 1))))
-        end = time.monotonic() + seconds
-        while time.monotonic() < end or len(times.get(("torch", LENGTHS[-1]), [])) < 5:
-            for key, run in runs.items():
-                times.setdefault(key, []).append(microseconds(run, calls[key]))
-        result: dict[str, Any] = {}
-        for name in libraries:
-            short, long = (times[name, T] for T in LENGTHS)
-            slopes = [(b - a) / (LENGTHS[1] - LENGTHS[0]) for a, b in zip(short, long, strict=True)]
-            result[name] = {
-                "step": statistics.median(slopes),
-                "step_spread": [min(slopes), max(slopes)],
-                "call": statistics.median(long),
-                "kernels": kernels(runs[name, LENGTHS[1]]),
-            }
-        ratios = [
-            b / a
-            for a, b in zip(times["rnnfast", LENGTHS[1]], times["torch", LENGTHS[1]], strict=True)
-        ]
-        result["ratio"] = statistics.median(ratios)
-        result["ratio_spread"] = [min(ratios), max(ratios)]
-        row[passing] = result
+    chosen = point.peers
+    for name in set(chosen) - {"rnnfast", "torch"}:
+        # A peer that cannot run a point is named, and left out.
+        try:
+            if chosen[name].checked:
+                row["error"][name] = worst(point, chosen[name])
+            else:
+                chosen[name](point, SHORT, peers.DEVICE, DTYPES[point.dtype]).both()
+        except Exception as error:
+            row["failed_peers"][name] = f"{type(error).__name__}: {error}"
+            del chosen[name]
+    if point.plain:
+        chosen["products"] = Products
+    for passing in PASSES:
+        row[passing] = timed(point, passing, chosen, seconds)
     return row
+
+
+def timed(
+    point: Point, passing: str, chosen: dict[str, type[Subject]], seconds: float
+) -> dict[str, Any]:
+    """Time one pass of each, in turns."""
+    lengths = (min(SHORT, point.T // 2), point.T)
+    runs = {
+        (name, T): kind(point, T, peers.DEVICE, DTYPES[point.dtype]).passes()[passing]
+        for name, kind in chosen.items()
+        for T in lengths
+    }
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
+    calls = {}
+    for key, run in runs.items():
+        run()
+        calls[key] = max(1, min(50, int(1e4 / max(microseconds(run, 1), 1))))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or len(times["torch", point.T]) < 5:
+        for key, run in runs.items():
+            times[key].append(microseconds(run, calls[key]))
+    result: dict[str, Any] = {}
+    slopes = {}
+    for name in chosen:
+        short, long = (times[name, T] for T in lengths)
+        slopes[name] = [
+            (b - a) / (lengths[1] - lengths[0]) for a, b in zip(short, long, strict=True)
+        ]
+        run = runs[name, point.T]
+        ran = kernels(run)
+        result[name] = {
+            "step": statistics.median(slopes[name]),
+            "step_spread": [min(slopes[name]), max(slopes[name])],
+            "call": statistics.median(long),
+            "raw": {str(T): [round(t, 3) for t in times[name, T]] for T in lengths},
+            "walk": "steps" if sum(count for count, _ in ran.values()) >= point.T else "whole",
+            "kernels": ran,
+            "peak_bytes": peak_memory(run),
+        }
+    if "products" in chosen:
+        for name in set(chosen) - {"products"}:
+            net = [a - b for a, b in zip(slopes[name], slopes["products"], strict=True)]
+            result[name]["step_without_products"] = statistics.median(net)
+    ratios = [
+        b / a for a, b in zip(times["rnnfast", point.T], times["torch", point.T], strict=True)
+    ]
+    result["ratio"] = statistics.median(ratios)
+    result["ratio_spread"] = [min(ratios), max(ratios)]
+    return result
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -271,22 +256,29 @@ def main(arguments: list[str] | None = None) -> None:
     done = set()
     if given.out.exists():
         done = {json.loads(line)["id"] for line in given.out.read_text("utf-8").splitlines()}
+
+    def write(row: dict[str, Any]) -> None:
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
     end = time.monotonic() + 60 * given.minutes
-    left = 0
+    left, begun = 0, False
     for point in grid() if given.grid else mandatory():
         if point.id in done:
             continue
         if time.monotonic() > end:
             left += 1
             continue
+        if not begun:
+            write(machine())
+            begun = True
         try:
             row = measure(point, given.seconds)
         except (RuntimeError, ValueError) as error:  # one point that fails does not end the others
             row = {"id": point.id, **asdict(point), "failed": f"{type(error).__name__}: {error}"}
-        with given.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        write(row)
         summary = row.get("failed") or ("WRONG" if row.get("wrong") else "")
-        for passing in ("inference", "forward+backward"):
+        for passing in PASSES:
             if passing in row:
                 ours, theirs = row[passing]["rnnfast"]["step"], row[passing]["torch"]["step"]
                 ratio = theirs / ours if ours > 0 else math.nan

@@ -34,5 +34,5 @@ RNNFAST_REQUIRE=cuda,torch "$environment/bin/python" -P -m pytest -q -p no:cache
   tests/test_torch_cuda.py >"$out/tests.log" 2>&1 || tests=$?
 tail -5 "$out/tests.log"
 
-"$environment/bin/python" -P benchmarks/gpu/points.py --out "$out/points.jsonl" "$@" 2>&1 | tee -a "$out/points.log"
+"$environment/bin/python" benchmarks/gpu/points.py --out "$out/points.jsonl" "$@" 2>&1 | tee -a "$out/points.log"
 exit "$tests"

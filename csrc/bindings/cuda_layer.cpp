@@ -199,14 +199,12 @@ Limits limits_of(const Call& call) {
   static std::mutex lock;
   static std::vector<size_t> shared;
   const std::lock_guard<std::mutex> guard(lock);
-  if (shared.empty())
+  const auto device = call.get<size_t>("device");
+  if (device >= shared.size()) {
+    shared.clear();
     for (const Device& d : devices()) shared.push_back(d.shared);
-  return {shared.at(call.get<size_t>("device")), call.get<size_t>("chunk_bytes", kChunkBytes)};
-}
-
-Family family_of(const Call& call) {
-  const auto name = call.get<std::string>("family", "");
-  return name == "k0" ? Family::resident : name == "steps" ? Family::stepwise : Family::automatic;
+  }
+  return {shared.at(device), call.get<size_t>("chunk_bytes", kChunkBytes)};
 }
 
 template <class F>
@@ -219,21 +217,25 @@ auto with_storage(const Call& call, F&& f) {
   throw py::value_error("no storage type of the name " + storage);
 }
 
-bool is_resident(const Call& call, CellId cell, bool backward, const Limits& limits) {
-  const Dims d = dims_of(call);
-  const Family asked = family_of(call);
-  return with_storage(call, [&](auto store) {
-    const bool fits = layer_kernels<decltype(store)>(cell).fits(d, limits, backward);
-    if (asked == Family::resident && !fits)
-      throw py::value_error("R does not fit one multiprocessor");
-    return fits && asked != Family::stepwise;
-  });
+bool is_tf32(const Call& call) {
+  const bool asked = call.get<bool>("tf32");
+  const auto storage = call.get<std::string>("storage");
+  if (asked && storage != "f32")
+    throw py::value_error("tf32 is a way to multiply f32, not " + storage);
+  return asked;
 }
 
-std::string id_of(const Call& call, CellId cell, bool backward, const Limits& limits) {
-  return call.get<std::string>("cell") + (backward ? ".backward." : ".forward.") +
-         call.get<std::string>("storage") + ".cuda." +
-         (is_resident(call, cell, backward, limits) ? "k0" : "steps");
+// Which walk this pass takes: K0 where R fits, unless the call names one.
+bool is_resident(const Call& call, CellId cell, bool backward, const Limits& limits) {
+  const bool fits = with_storage(call, [&](auto store) {
+    return layer_kernels<decltype(store)>(cell, is_tf32(call))
+        .fits(dims_of(call), limits, backward);
+  });
+  const auto asked = call.get<std::string>("family", "");
+  if (asked == "steps") return false;
+  if (asked != "" && asked != "k0") throw py::value_error("no family of the name " + asked);
+  if (asked == "k0" && !fits) throw py::value_error("R does not fit one multiprocessor");
+  return fits;
 }
 
 }  // namespace
@@ -242,12 +244,12 @@ size_t layer_scratch(const py::dict& dict, bool backward) {
   const Call call(dict);
   const CellId cell = cell_of(call);
   const Limits limits = limits_of(call);
+  const bool resident = is_resident(call, cell, backward, limits);
   return with_storage(call, [&](auto store) {
     using Store = decltype(store);
-    const auto& kernels = layer_kernels<Store>(cell);
-    return backward
-               ? kernels.backward_scratch(backward_args<Store>(call, cell), limits, family_of(call))
-               : kernels.forward_scratch(forward_args<Store>(call, cell), limits, family_of(call));
+    const auto& kernels = layer_kernels<Store>(cell, is_tf32(call));
+    return backward ? kernels.backward_scratch(backward_args<Store>(call, cell), limits, resident)
+                    : kernels.forward_scratch(forward_args<Store>(call, cell), limits, resident);
   });
 }
 
@@ -256,22 +258,24 @@ std::string layer_run(const py::dict& dict, bool backward, uintptr_t scratch, ui
   const CellId cell = cell_of(call);
   const int device = call.get<int>("device");
   const Limits limits = limits_of(call);
-  const Family family = family_of(call);
-  std::string id = id_of(call, cell, backward, limits);
+  const bool resident = is_resident(call, cell, backward, limits);
+  std::string id = call.get<std::string>("cell") + (backward ? ".backward." : ".forward.") +
+                   (is_tf32(call) ? "tf32" : call.get<std::string>("storage")) + ".cuda." +
+                   (resident ? "k0" : "steps");
   const OnDevice here(device);
   auto* const room = reinterpret_cast<void*>(scratch);
   auto* const on = reinterpret_cast<cudaStream_t>(stream);
   with_storage(call, [&](auto store) {
     using Store = decltype(store);
-    const auto& kernels = layer_kernels<Store>(cell);
+    const auto& kernels = layer_kernels<Store>(cell, is_tf32(call));
     if (backward) {
       const auto args = backward_args<Store>(call, cell);
       const py::gil_scoped_release release;
-      kernels.backward(id.c_str(), args, room, limits, family, on);
+      kernels.backward(id.c_str(), args, room, limits, resident, on);
     } else {
       const auto args = forward_args<Store>(call, cell);
       const py::gil_scoped_release release;
-      kernels.forward(id.c_str(), args, room, limits, family, on);
+      kernels.forward(id.c_str(), args, room, limits, resident, on);
     }
     return 0;
   });
@@ -300,6 +304,32 @@ void layer_weight_drop(const py::dict& dict, Index rows, uintptr_t in, uintptr_t
                    0,
                    nullptr};
     masked_rows(drop, reinterpret_cast<cudaStream_t>(stream));
+    return 0;
+  });
+}
+
+void layer_between(const py::dict& dict, uintptr_t stream) {
+  const Call call(dict);
+  const OnDevice here(call.get<int>("device"));
+  const Steps straight = steps_of(call, dims_of(call));
+  with_storage(call, [&](auto store) {
+    using Store = decltype(store);
+    MaskedRows<Store> rows{};
+    rows.T = straight.T;
+    rows.B = straight.B;
+    rows.n = call.get<Index>("H");
+    rows.in = call.sequence<const Store>("in", straight);
+    rows.add = call.sequence<const Store>("add", straight);
+    rows.out = call.sequence<Store>("out", straight);
+    rows.purpose = Purpose::between_layers;
+    rows.p = call.get<double>("dropout");
+    rows.random = {call.get<uint64_t>("seed"),
+                   call.get<uint32_t>("layer"),
+                   call.get<uint32_t>("direction"),
+                   call.get<uint32_t>("t0"),
+                   1,
+                   call.pointer<const uint32_t>("row_ids")};
+    masked_rows(rows, reinterpret_cast<cudaStream_t>(stream));
     return 0;
   });
 }

@@ -18,5 +18,8 @@ std::string layer_run(const py::dict& call, bool backward, uintptr_t scratch, ui
 // R, or dR, of a call with the mask of weight drop, put on a stream: `rows` of H numbers. `out` may be `in`.
 void layer_weight_drop(const py::dict& call, Index rows, uintptr_t in, uintptr_t out,
                        uintptr_t stream);
+// What stands between two layers, one direction: `in` with a mask (where `dropout` > 0), plus `add` where given, to
+// `out`; all of them (pointer, time stride, batch stride) of sequences (T, B, H).
+void layer_between(const py::dict& call, uintptr_t stream);
 
 }  // namespace rnnfast::cuda

@@ -28,6 +28,15 @@ struct DeviceArray {
 std::unique_ptr<DeviceArray> to_device(const py::array& array, int device);
 py::array to_numpy(const DeviceArray& array);
 
+// The same on a stream, in order with it. put() does not wait for the device: memory that is not pinned has been read
+// when the call that copies it returns. fetch() waits; the memory is C-contiguous.
+std::unique_ptr<DeviceArray> put(const py::array& array, const Stream& stream);
+py::array fetch(uintptr_t pointer, const std::vector<py::ssize_t>& shape, const py::dtype& dtype,
+                const Stream& stream);
+
+// The device that memory lies on.
+int device_of(uintptr_t pointer);
+
 py::object make_device_array_type(py::module_& m);
 
 // For tests: csrc/cuda/masks.h and convert.h on arrays. A storage type is "f32", "f64", "bf16" or "f16".

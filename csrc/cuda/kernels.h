@@ -7,22 +7,20 @@
 namespace rnnfast::cuda {
 namespace {
 
-template <class Cell, class Store>
+template <class L>
 bool fits(const Dims& d, const Limits& limits, bool backward) {
-  using L = Layer<Cell, Store>;
   return (backward ? L::backward_choice(d, limits) : L::forward_choice(d, limits)).kept > 0;
 }
 
-template <class Cell, class Store>
+template <class L, class Store>
 constexpr LayerKernels<Store> kernels_of() {
-  using L = Layer<Cell, Store>;
-  return {L::forward_scratch, L::forward, L::backward_scratch, L::backward, fits<Cell, Store>};
+  return {L::forward_scratch, L::forward, L::backward_scratch, L::backward, fits<L>};
 }
 
-template <class Store>
+template <class Store, class Math>
 const LayerKernels<Store>& find_kernels(CellId cell) {
   static const LayerKernels<Store> all[] = {
-#define RNNFAST_KERNELS(id, Type) kernels_of<Type, Store>(),
+#define RNNFAST_KERNELS(id, Type) kernels_of<Layer<Type, Store, Math>, Store>(),
       RNNFAST_FOR_EACH_CELL(RNNFAST_KERNELS)
 #undef RNNFAST_KERNELS
   };

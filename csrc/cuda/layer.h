@@ -2,6 +2,7 @@
 // the time-parallel products before (forward) or after (backward) each.
 #pragma once
 #include "../carver.h"
+#include "arithmetic.h"
 #include "engine.h"
 #include "gradients.h"
 #include "resident.h"
@@ -60,7 +61,8 @@ ResidentChoice resident_choice(Index H, Index terms, int units, int outputs, con
   return best;
 }
 
-template <class Cell, class Store>
+// `Math` is of arithmetic.h.
+template <class Cell, class Store, class Math>
 struct Layer {
   using Acc = AccumulateIn<Store>;
   static constexpr int G = Cell::G, S = Cell::S;
@@ -71,10 +73,6 @@ struct Layer {
   static ResidentChoice backward_choice(const Dims& d, const Limits& limits) {
     constexpr int U = backward_units<Cell>;
     return resident_choice<Store>(d.H, G * d.H, U, U, limits);
-  }
-  // Forward and backward of a layer may differ: neither needs what the other left on the chip.
-  static bool resident(const ResidentChoice& choice, Family asked) {
-    return asked == Family::resident || (asked == Family::automatic && choice.kept > 0);
   }
 
   struct ForwardScratch {
@@ -92,27 +90,26 @@ struct Layer {
     }
   };
 
-  static size_t forward_scratch(const ForwardArgs<Store>& a, const Limits& limits, Family family) {
+  static size_t forward_scratch(const ForwardArgs<Store>& a, const Limits& limits, bool resident) {
     Carver measure{nullptr};
-    ForwardScratch(measure, a, resident(forward_choice(a.dims, limits), family), limits);
+    ForwardScratch(measure, a, resident, limits);
     return measure.used;
   }
 
   static void forward(const char* id, const ForwardArgs<Store>& a, void* scratch,
-                      const Limits& limits, Family family, cudaStream_t stream) {
+                      const Limits& limits, bool resident, cudaStream_t stream) {
     const Dims& d = a.dims;
     if (d.B == 0 || d.H == 0) return;
     const ResidentChoice choice = forward_choice(d, limits);
-    const bool is_resident = resident(choice, family);
     Carver carver{static_cast<char*>(scratch)};
-    const ForwardScratch own(carver, a, is_resident, limits);
+    const ForwardScratch own(carver, a, resident, limits);
     StepForward<Store> step{a, {own.state, {own.operand[0], own.operand[1]}}, 0, nullptr};
-    if (!is_resident)
-      launch(id, step_start<Cell, Store>, row_grid(d.B * d.H), dim3(256), 0, stream, step);
+    if (!resident)
+      launch(id, step_start<Cell, Store>, row_grid(d.B * d.H), dim3(kRowThreads), 0, stream, step);
     for (Index t0 = 0; t0 < d.T; t0 += own.chunk) {
       const Index t1 = t0 + own.chunk < d.T ? t0 + own.chunk : d.T;
       project(id, a, own, t0, t1, stream);
-      if (is_resident) {
+      if (resident) {
         walk(id, ResidentForward<Store>{a, choice.layout, t0, t1, own.gx, own.state}, choice.kept,
              stream);
         continue;
@@ -123,14 +120,13 @@ struct Layer {
         run_step(id, step, stream);
       }
     }
-    if (is_resident && d.T == 0)
+    if (resident && d.T == 0)
       walk(id, ResidentForward<Store>{a, choice.layout, 0, 0, own.gx, own.state}, choice.kept,
            stream);
   }
 
   struct BackwardScratch {
     Index chunk, places;
-    Segments segments_W, segments_R;
     Acc *dgh, *dgx, *after, *between, *partial, *dW, *dR, *dbW, *dbR;
     const Store** x;
     const void** operand;
@@ -140,15 +136,14 @@ struct Layer {
         : chunk(chunk_steps(a.dims, G, sizeof(Acc), limits)), places(chunk * a.dims.B) {
       const Dims& d = a.dims;
       const Index GH = G * d.H;
-      segments_W = segments_of(places, tiles(GH, d.I));
-      segments_R = segments_of(places, tiles(GH, d.H));
       dgh = carver.take<Acc>(places * GH);
       dgx = Cell::one_gate_gradient ? dgh : carver.take<Acc>(places * GH);
       after = resident ? nullptr : carver.take<Acc>(d.B * GH);
       between = carver.take<Acc>((resident ? 1 : 2) * S * d.B * d.H);
       const Index columns = (places + kColumnSegment - 1) / kColumnSegment * GH;
-      Index most = segments_R.count * GH * d.H;
-      if (segments_W.count * GH * d.I > most) most = segments_W.count * GH * d.I;
+      Index most = segments_of(places, tiles(GH, d.H)).count * GH * d.H;
+      const Index of_W = segments_of(places, tiles(GH, d.I)).count * GH * d.I;
+      if (of_W > most) most = of_W;
       if (columns > most) most = columns;
       partial = carver.take<Acc>(most);
       dW = carver.take<Acc>(GH * d.I);
@@ -159,23 +154,24 @@ struct Layer {
       operand = carver.take<const void*>(places);
       dx = carver.take<Store*>(places);
     }
-    static Index tiles(Index M, Index N) { return ((M + 63) / 64) * ((N + 63) / 64); }
+    static Index tiles(Index M, Index N) {
+      return ((M + Math::kRows - 1) / Math::kRows) * ((N + Math::kColumns - 1) / Math::kColumns);
+    }
   };
 
   static size_t backward_scratch(const BackwardArgs<Store>& a, const Limits& limits,
-                                 Family family) {
+                                 bool resident) {
     Carver measure{nullptr};
-    BackwardScratch(measure, a, resident(backward_choice(a.dims, limits), family), limits);
+    BackwardScratch(measure, a, resident, limits);
     return measure.used;
   }
 
   static void backward(const char* id, const BackwardArgs<Store>& a, void* scratch,
-                       const Limits& limits, Family family, cudaStream_t stream) {
+                       const Limits& limits, bool resident, cudaStream_t stream) {
     const Dims& d = a.dims;
     const ResidentChoice choice = backward_choice(d, limits);
-    const bool is_resident = resident(choice, family);
     Carver carver{static_cast<char*>(scratch)};
-    const BackwardScratch own(carver, a, is_resident, limits);
+    const BackwardScratch own(carver, a, resident, limits);
     const Index stop = a.extras.burn_in < d.T ? a.extras.burn_in : d.T, GH = G * d.H;
     if (a.dx.base && !a.add_to_dx && stop > 0 && d.B > 0 && d.I > 0)
       launch(id, clear_rows<Store>, row_grid(stop * d.B * d.I), dim3(kRowThreads), 0, stream,
@@ -184,7 +180,7 @@ struct Layer {
     StepBackward<Store> step{a, own.between, 0, true, nullptr, nullptr, nullptr};
     for (Index t1 = d.T; t1 > stop;) {
       const Index t0 = t1 - own.chunk > stop ? t1 - own.chunk : stop;
-      if (is_resident) {
+      if (resident) {
         walk(id,
              ResidentBackward<Store>{a, choice.layout, t0, t1, first, t0 == stop, own.dgx, own.dgh,
                                      own.between},
@@ -208,14 +204,14 @@ struct Layer {
       first = false;
       t1 = t0;
     }
-    if (is_resident) {
+    if (resident) {
       if (first)
         walk(id,
              ResidentBackward<Store>{a, choice.layout, stop, stop, true, true, own.dgx, own.dgh,
                                      own.between},
              choice.kept, stream);
     } else {
-      step.t = -1;
+      step.t = stop - 1;
       step.dgh_after = own.after;
       run_step(id, step, stream);
     }
@@ -235,10 +231,10 @@ struct Layer {
     }
     launch(id, sequence_rows<const Store>, row_grid(n), dim3(kRowThreads), 0, stream,
            SequenceRows<const Store>{a.x, a.steps, t0, n, false, own.rows});
-    launch_product<4, 4, Acc>(id, Rows<Store, kTogether>{own.rows},
-                              Matrix<Store, kTogether>{a.weights[Weight::W], d.I}, n, GH, d.I,
-                              d.I > 0 ? d.I : 1,
-                              StoreGates<Store>{own.gx, a.weights[Weight::bW], GH}, stream);
+    launch_product<Math>(id, Rows<Store, kTogether>{own.rows},
+                         Matrix<Store, kTogether>{a.weights[Weight::W], d.I}, n, GH, d.I,
+                         d.I > 0 ? d.I : 1, StoreGates<Store>{own.gx, a.weights[Weight::bW], GH},
+                         stream);
   }
 
   static void gradients(const char* id, const BackwardArgs<Store>& a, const BackwardScratch& own,
@@ -256,8 +252,8 @@ struct Layer {
     if (a.dx.base && n > 0) {
       launch(id, sequence_rows<Store>, row_grid(n), dim3(kRowThreads), 0, stream,
              SequenceRows<Store>{a.dx, a.steps, t0, n, true, own.dx});
-      launch_product<4, 4, Acc>(id, dgx_rows, Matrix<Store, kApart>{a.weights[Weight::W], d.I}, n,
-                                d.I, GH, GH, StoreRows<Store>{own.dx, a.add_to_dx}, stream);
+      launch_product<Math>(id, dgx_rows, Matrix<Store, kApart>{a.weights[Weight::W], d.I}, n, d.I,
+                           GH, GH, StoreRows<Store>{own.dx, a.add_to_dx}, stream);
     }
     if (a.index.base) {
       if (d.I > 0)
@@ -269,8 +265,8 @@ struct Layer {
       if (n > 0) {
         launch(id, sequence_rows<const Store>, row_grid(n), dim3(kRowThreads), 0, stream,
                SequenceRows<const Store>{a.x, a.steps, t0, n, false, own.x});
-        launch_product<4, 4, Acc>(id, dgx, Rows<Store, kApart>{own.x}, GH, d.I, n, s.length,
-                                  StorePartial<Acc>{own.partial, GH, d.I}, stream);
+        launch_product<Math>(id, dgx, Rows<Store, kApart>{own.x}, GH, d.I, n, s.length,
+                             StorePartial<Acc>{own.partial, GH, d.I}, stream);
       }
       add(own.dW, GH * d.I, s.count, out(Weight::W));
     }
@@ -280,11 +276,11 @@ struct Layer {
              OperandRows<Store>{a.y, a.tape, a.state0[0], a.steps, t0, n, d.H, own.operand});
       const StorePartial<Acc> to{own.partial, GH, d.H};
       if (a.tape.operand)
-        launch_product<4, 4, Acc>(
-            id, dgh, Rows<Acc, kApart>{reinterpret_cast<const Acc* const*>(own.operand)}, GH, d.H,
-            n, s.length, to, stream);
+        launch_product<Math>(id, dgh,
+                             Rows<Acc, kApart>{reinterpret_cast<const Acc* const*>(own.operand)},
+                             GH, d.H, n, s.length, to, stream);
       else
-        launch_product<4, 4, Acc>(
+        launch_product<Math>(
             id, dgh, Rows<Store, kApart>{reinterpret_cast<const Store* const*>(own.operand)}, GH,
             d.H, n, s.length, to, stream);
     }
@@ -320,37 +316,38 @@ struct Layer {
   static auto kernel(const ResidentBackward<Store>&) {
     return resident_backward<Cell, Store, kept>;
   }
-  template <int n>
-  struct Constant {
-    static constexpr int value = n;
-  };
 
-  // Tiles of a step: 16 rows where there are no more, else 64. The order of sums is the same.
-  static constexpr int kStepUnits = G >= 3 ? 1 : 4;  // of a thread
+  // Units of a tile of a step forward, which has all their gates: 48 or 64 columns.
+  static constexpr int kStepUnits = G >= 3 ? 16 : 64;
+  template <int rows>
+  using ForwardTile =
+      typename Math::template Tile<rows, kStepUnits * G, Matrix<Acc, kTogether>, GateRows<Store>>;
+  template <int rows, int units>
+  using BackwardTile =
+      typename Math::template Tile<rows, units, Matrix<Acc, kTogether>, Matrix<Store, kApart>>;
+
   static void run_step(const char* id, const StepForward<Store>& p, cudaStream_t stream) {
-    const Dims& d = p.scan.dims;
-    const int side = kTileSide * kStepUnits;
-    const unsigned columns = unsigned((d.H + side - 1) / side);
-    const auto start = [&](auto many, auto* f) {
-      constexpr int TM = decltype(many)::value;
-      launch(id, f, dim3(unsigned((d.B + kTileSide * TM - 1) / (kTileSide * TM)), columns),
-             dim3(kTileThreads), tile_shared<TM, kStepUnits * G>() * sizeof(Acc), stream, p);
-    };
-    if (d.B > kTileSide) start(Constant<4>{}, step_forward<Cell, Store, 4, kStepUnits>);
-    else start(Constant<1>{}, step_forward<Cell, Store, 1, kStepUnits>);
+    using Few = ForwardTile<Math::kFewRows>;
+    using Many = ForwardTile<Math::kManyRows>;
+    if (p.scan.dims.B > Math::kFewRows)
+      run_tiles<Many, kStepUnits>(id, step_forward<Cell, Store, Many, kStepUnits>, p, stream);
+    else run_tiles<Few, kStepUnits>(id, step_forward<Cell, Store, Few, kStepUnits>, p, stream);
   }
   static void run_step(const char* id, const StepBackward<Store>& p, cudaStream_t stream) {
+    using Few = BackwardTile<Math::kFewRows, Math::kFewColumns>;
+    using Many = BackwardTile<Math::kManyRows, Math::kManyColumns>;
+    if (p.scan.dims.B > Math::kFewRows)
+      run_tiles<Many, Many::columns>(id, step_backward<Cell, Store, Many>, p, stream);
+    else run_tiles<Few, Few::columns>(id, step_backward<Cell, Store, Few>, p, stream);
+  }
+  // A block for each tile of rows and units.
+  template <class Tile, int units, class Step>
+  static void run_tiles(const char* id, void (*kernel)(Step), const Step& p, cudaStream_t stream) {
     const Dims& d = p.scan.dims;
     if (d.B == 0 || d.H == 0) return;
-    const auto start = [&](auto many, auto wide, auto* f) {
-      constexpr int TM = decltype(many)::value, TN = decltype(wide)::value;
-      launch(id, f,
-             dim3(unsigned((d.B + kTileSide * TM - 1) / (kTileSide * TM)),
-                  unsigned((d.H + kTileSide * TN - 1) / (kTileSide * TN))),
-             dim3(kTileThreads), tile_shared<TM, TN>() * sizeof(Acc), stream, p);
-    };
-    if (d.B > kTileSide) start(Constant<4>{}, Constant<4>{}, step_backward<Cell, Store, 4, 4>);
-    else start(Constant<1>{}, Constant<1>{}, step_backward<Cell, Store, 1, 1>);
+    launch(id, kernel,
+           dim3(unsigned((d.B + Tile::rows - 1) / Tile::rows), unsigned((d.H + units - 1) / units)),
+           dim3(kTileThreads), Tile::shared, stream, p);
   }
 };
 

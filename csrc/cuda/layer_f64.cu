@@ -3,8 +3,8 @@
 namespace rnnfast::cuda {
 
 template <>
-const LayerKernels<double>& layer_kernels<double>(CellId cell) {
-  return find_kernels<double>(cell);
+const LayerKernels<double>& layer_kernels<double>(CellId cell, bool) {
+  return find_kernels<double, Ieee>(cell);
 }
 
 }  // namespace rnnfast::cuda

@@ -32,8 +32,8 @@ cudaMemPool_t pool_of(int device) {
         "cudaDeviceGetAttribute");
   if (!supported)
     throw CudaError("device " + std::to_string(device) +
-                    " has no memory pools (cudaMallocAsync), which NumPy arrays need; tensors of "
-                    "PyTorch do not");
+                    " has no memory pools (cudaMallocAsync), which arrays need that are not "
+                    "PyTorch's");
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location = {cudaMemLocationTypeDevice, device};
@@ -64,11 +64,26 @@ Stream::Stream(int device) : device_(device) {
 }
 
 Stream::~Stream() {
+  if (!ours_) return;
   const std::lock_guard<std::mutex> lock(kept().mutex);
   kept().streams[device_].push_back(stream_);
 }
 
 void Stream::synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+void Stream::wait_for(cudaStream_t other) const {
+  if (other == stream_) return;
+  const OnDevice here(device_);
+  cudaEvent_t done;
+  check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  const cudaError_t recorded = cudaEventRecord(done, other);
+  const cudaError_t waits = recorded ? recorded : cudaStreamWaitEvent(stream_, done, 0);
+  // An event that is waited for lives until that is over.
+  const cudaError_t destroyed = cudaEventDestroy(done);
+  check(recorded, "cudaEventRecord");
+  check(waits, "cudaStreamWaitEvent");
+  check(destroyed, "cudaEventDestroy");
+}
 
 DeviceBlock::DeviceBlock(size_t bytes, const Stream& stream)
     : bytes_(bytes), device_(stream.device()), stream_(stream.get()) {

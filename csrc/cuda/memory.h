@@ -1,4 +1,4 @@
-// Device memory and streams for arrays that come from NumPy; PyTorch brings its own. CUDA's stream-ordered allocator
+// Device memory and streams for arrays that come from NumPy or other libraries; PyTorch brings its own. CUDA's stream-ordered allocator
 // keeps what is given back, up to a bound, so that a call does not wait for the driver.
 #pragma once
 #include <cstddef>
@@ -12,6 +12,8 @@ namespace rnnfast::cuda {
 class Stream {
  public:
   explicit Stream(int device);
+  // The caller's own, which it keeps as long as this and what is made on it lives.
+  Stream(int device, cudaStream_t borrowed) : device_(device), stream_(borrowed), ours_(false) {}
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
@@ -20,10 +22,13 @@ class Stream {
   int device() const { return device_; }
   // Wait until all its work is done.
   void synchronize() const;
+  // What is put on it from now on waits for what is on the other one; the host does not.
+  void wait_for(cudaStream_t other) const;
 
  private:
   int device_;
   cudaStream_t stream_;
+  bool ours_ = true;
 };
 
 // Memory of one device. What is put on the stream that it was made on, before and after, is in order with it, and so is

@@ -11,7 +11,7 @@
 
 namespace rnnfast::cuda {
 
-// How a block is laid out; made by resident_layout().
+// How a block is laid out; resident_choice() in layer.h decides.
 struct ResidentLayout {
   int slices;   // threads that share a sum: a power of two, at most a warp
   int vectors;  // of four terms, for each thread
@@ -63,10 +63,12 @@ struct HeldWeights {
       const Store* const from = line(o);
       const int end = from ? terms : 0;
       RNNFAST_UNROLL
-      for (int j = 0; j < kept; ++j) RNNFAST_UNROLL
-      for (int c = 0; c < 4; ++c) {
-        const int k = (j * slices + slice) * 4 + c;
-        near[o][j][c] = k < end ? load(from[k * stride]) : Acc(0);
+      for (int j = 0; j < kept; ++j) {
+        RNNFAST_UNROLL
+        for (int c = 0; c < 4; ++c) {
+          const int k = (j * slices + slice) * 4 + c;
+          near[o][j][c] = k < end ? load(from[k * stride]) : Acc(0);
+        }
       }
       RNNFAST_NO_UNROLL
       for (int j = kept; j < vectors; ++j)
@@ -87,8 +89,10 @@ struct HeldWeights {
       if (j < vectors) {
         const Vec4<Acc> h = vec[j * slices];
         RNNFAST_UNROLL
-        for (int o = 0; o < outputs; ++o) RNNFAST_UNROLL
-        for (int c = 0; c < 4; ++c) sums[o] = fma(h.at[c], near[o][j][c], sums[o]);
+        for (int o = 0; o < outputs; ++o) {
+          RNNFAST_UNROLL
+          for (int c = 0; c < 4; ++c) sums[o] = fma(h.at[c], near[o][j][c], sums[o]);
+        }
       }
     }
     RNNFAST_NO_UNROLL
@@ -116,8 +120,10 @@ struct HeldWeights {
 // Adds up what the slices of a group hold; all of them get the sum.
 template <class Acc, int outputs>
 RNNFAST_DEVICE void meet(Acc (&sums)[outputs], int slices) {
-  for (int d = 1; d < slices; d += d) RNNFAST_UNROLL
-  for (int o = 0; o < outputs; ++o) sums[o] = sums[o] + __shfl_xor_sync(0xffffffffu, sums[o], d);
+  for (int d = 1; d < slices; d += d) {
+    RNNFAST_UNROLL
+    for (int o = 0; o < outputs; ++o) sums[o] = sums[o] + __shfl_xor_sync(0xffffffffu, sums[o], d);
+  }
 }
 
 // Steps [t0, t1) of the scan. gx has bW in it, (t1 - t0, B, G*H); carry is (S, B, H): in from the steps before, out.

@@ -2,6 +2,7 @@
 // in the cell; between two steps stands the launch.
 #pragma once
 #include "product.h"
+#include "rows.h"
 #include "unit.h"
 
 namespace rnnfast::cuda {
@@ -24,7 +25,8 @@ struct StepForward {
 // Columns of the product in a thread's own order: unit by unit, so that all gates of a unit meet in one thread.
 template <class Store>
 struct GateRows {
-  static constexpr bool k_together = true;
+  using Value = Store;
+  static constexpr bool k_together = kTogether;
   const Store* R;
   Index H;
   int G;
@@ -33,46 +35,44 @@ struct GateRows {
 
 // Before the first step: the states that enter it. A thread for each unit of each row.
 template <class Cell, class Store>
-RNNFAST_GLOBAL(256, 1)
+RNNFAST_GLOBAL(kRowThreads, 1)
 step_start(StepForward<Store> p) {
   const Index H = p.scan.dims.H, n = p.scan.dims.B * H;
-  for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < n;
-       i += Index(gridDim.x) * blockDim.x) {
+  each_of(n, [&](Index i) {
     UnitForward<Cell, Store> unit;
     unit.b = i / H;
     unit.u = i % H;
     unit.start(p.scan);
     if (p.scan.dims.T == 0) {
       unit.finish(p.scan);
-      continue;
+      return;
     }
     unit.enter(p.scan, 0);
     for (int s = 0; s < Cell::S; ++s) p.between.state[s * n + i] = unit.state[s];
     p.between.operand[0][i] = unit.operand(p.scan, 0);
-  }
+  });
 }
 
-template <class Cell, class Store, int TM, int units>
+// The tile's operands are a Matrix and GateRows; `units` are those of a tile.
+template <class Cell, class Store, class Tile, int units>
 RNNFAST_GLOBAL(kTileThreads, 1)
 step_forward(StepForward<Store> p) {
   using Acc = AccumulateIn<Store>;
-  constexpr int G = Cell::G, S = Cell::S, TN = units * G;
+  constexpr int G = Cell::G, S = Cell::S, rows = Tile::rows;
+  static_assert(Tile::columns == units * G);
   const ForwardArgs<Store>& a = p.scan;
   const Index H = a.dims.H, B = a.dims.B, t = p.t;
   RNNFAST_SHARED(Acc, shared);
-  const Index b0 = Index(blockIdx.x) * (kTileSide * TM), n0 = Index(blockIdx.y) * (kTileSide * TN);
-  TileSums<TM, TN, Acc> sums;
+  const Index b0 = Index(blockIdx.x) * rows, u0 = Index(blockIdx.y) * units;
   const Acc* const operand = p.between.operand[t & 1];
-  tile_product<TM, TN>(Matrix<Acc, kTogether>{operand, H},
-                       GateRows<Store>{a.weights[Weight::R], H, G}, b0, B, n0, G * H, Index(0), H,
-                       shared, sums);
-  spread(sums, shared);
+  Tile tile;
+  tile.run({operand, H}, {a.weights[Weight::R], H, G}, b0, B, u0 * G, G * H, Index(0), H, shared);
+  spread(tile, shared);
   // Neighbouring threads take neighbouring units.
-  constexpr int wide = kTileSide * units;
-  for (int e = int(threadIdx.x); e < kTileSide * TM * wide; e += kTileThreads) {
+  for (int e = int(threadIdx.x); e < rows * units; e += kTileThreads) {
     UnitForward<Cell, Store> unit;
-    unit.b = b0 + e / wide;
-    unit.u = n0 / G + e % wide;
+    unit.b = b0 + e / units;
+    unit.u = u0 + e % units;
     if (unit.b >= B || unit.u >= H) continue;
     const Index here = unit.b * H + unit.u;
     for (int s = 0; s < S; ++s) unit.state[s] = p.between.state[s * B * H + here];
@@ -99,37 +99,35 @@ step_forward(StepForward<Store> p) {
   }
 }
 
-// Between two steps back: `ds` as the step after left it before its product came, which `before` has finished once the
-// next kernel runs.
+// A step back first finishes the step after it: only now is there the product of that one's gate gradients, which
+// UnitBackward::send waits for. Then its own unit runs, and leaves what the next kernel finishes.
 template <class Store>
 struct StepBackward {
   BackwardArgs<Store> scan;
-  AccumulateIn<Store>* between;  // (2 * S, B, H): ds, then past
-  Index t;     // the step that runs; burn_in - 1 (or -1): only what is left of the step after
-  bool first;  // there is no step after
+  AccumulateIn<Store>* between;  // (2 * S, B, H): ds, then past, of the step after
+  Index t;  // the step that runs; the one before the first of them: only the step after is finished
+  bool first;                            // there is no step after
   AccumulateIn<Store>*dgx, *dgh;         // (B, G*H) of this step
   const AccumulateIn<Store>* dgh_after;  // of the step after
 };
 
-template <class Cell, class Store, int TM, int TN>
+template <class Cell, class Store, class Tile>
 RNNFAST_GLOBAL(kTileThreads, 1)
 step_backward(StepBackward<Store> p) {
   using Acc = AccumulateIn<Store>;
-  constexpr int G = Cell::G, S = Cell::S;
+  constexpr int G = Cell::G, S = Cell::S, rows = Tile::rows, units = Tile::columns;
   const BackwardArgs<Store>& a = p.scan;
   const Index H = a.dims.H, B = a.dims.B, t = p.t;
   RNNFAST_SHARED(Acc, shared);
-  const Index b0 = Index(blockIdx.x) * (kTileSide * TM), n0 = Index(blockIdx.y) * (kTileSide * TN);
-  TileSums<TM, TN, Acc> sums;
-  tile_product<TM, TN>(Matrix<Acc, kTogether>{p.dgh_after, G * H},
-                       Matrix<Store, kApart>{a.weights[Weight::R], H}, b0, B, n0, H, Index(0),
-                       p.first ? Index(0) : G * H, shared, sums);
-  spread(sums, shared);
-  constexpr int wide = kTileSide * TN;
-  for (int e = int(threadIdx.x); e < kTileSide * TM * wide; e += kTileThreads) {
+  const Index b0 = Index(blockIdx.x) * rows, u0 = Index(blockIdx.y) * units;
+  Tile tile;
+  tile.run({p.dgh_after, G * H}, {a.weights[Weight::R], H}, b0, B, u0, H, Index(0),
+           p.first ? Index(0) : G * H, shared);
+  spread(tile, shared);
+  for (int e = int(threadIdx.x); e < rows * units; e += kTileThreads) {
     UnitBackward<Cell, Store> unit;
-    unit.b = b0 + e / wide;
-    unit.u = n0 + e % wide;
+    unit.b = b0 + e / units;
+    unit.u = u0 + e % units;
     if (unit.b >= B || unit.u >= H) continue;
     const Index here = unit.b * H + unit.u, n = B * H;
     if (p.first) {
@@ -142,7 +140,7 @@ step_backward(StepBackward<Store> p) {
       unit.used = a.steps.used(t + 1, unit.b);
       unit.send(a, t + 1, shared[e]);
     }
-    if (t < a.extras.burn_in || t < 0) {
+    if (t < a.extras.burn_in) {
       unit.finish(a);
       continue;
     }

@@ -48,6 +48,7 @@ class Device(NamedTuple):
     number: int
     stream: int
     storage: str  # f32, f64, bf16, f16
+    tf32: bool = False  # whether products of f32 round what they multiply
 
 
 class Rows(NamedTuple):
@@ -175,40 +176,6 @@ def drop_weights(device: Device, memory: Memory, options: Options, rows: Array) 
     return dropped
 
 
-def _call(
-    device: Device,
-    memory: Memory,
-    spec: CellSpec,
-    rows: Rows,
-    x: tuple[Array, Address],
-    weights: tuple[Array, ...],
-    state0: tuple[Array, ...],
-    y: tuple[Array, Address],
-    indices: bool,
-    options: Options,
-    family: str,
-) -> dict[str, Any]:
-    """Return what forward and backward say alike."""
-    call: dict[str, Any] = {
-        "cell": spec.name,
-        "storage": device.storage,
-        "device": device.number,
-        "family": family,
-        "T": rows.T,
-        "B": rows.B,
-        "I": rows.I,
-        "H": rows.H,
-        "index" if indices else "x": x[1],
-        "y": y[1],
-        "state0": _pointers(memory, state0),
-        **options.call(memory),
-    }
-    for name, weight in zip(("W", "R", "bW", "bR"), weights, strict=True):
-        if weight is not None:
-            call[name] = memory.pointer(weight)
-    return call
-
-
 def kept(
     device: Device,
     memory: Memory,
@@ -226,7 +193,24 @@ def kept(
 ) -> Kept:
     """Return what `forward` of these arguments kept, whose arrays may lie elsewhere by now."""
     options = options or Options()
-    call = _call(device, memory, spec, rows, x, weights, state0, y, indices, options, family)
+    call: dict[str, Any] = {
+        "cell": spec.name,
+        "storage": device.storage,
+        "tf32": device.tf32,
+        "device": device.number,
+        "family": family,
+        "T": rows.T,
+        "B": rows.B,
+        "I": rows.I,
+        "H": rows.H,
+        "index" if indices else "x": x[1],
+        "y": y[1],
+        "state0": _pointers(memory, state0),
+        **options.call(memory),
+    }
+    for name, weight in zip(("W", "R", "bW", "bR"), weights, strict=True):
+        if weight is not None:
+            call[name] = memory.pointer(weight)
     call |= {name: memory.pointer(array) for name, array in tape.items()}
     return Kept(call, tape, (x[0], y[0], weights, state0, options, *tape.values()))
 

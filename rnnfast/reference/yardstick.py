@@ -16,7 +16,12 @@ import numpy as np
 
 
 def judge(
-    kernel: np.ndarray, plain: np.ndarray, ref: np.ndarray, terms: int, time: int = 0
+    kernel: np.ndarray,
+    plain: np.ndarray,
+    ref: np.ndarray,
+    terms: int,
+    time: int = 0,
+    eps: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the error and what is allowed, one number per entry of the first axis.
 
@@ -31,6 +36,8 @@ def judge(
         N, the terms of a sum: I + H.
     time : {0, 1, -1}, default 0
         Whether the first axis is time, and then in which direction the pass went through it.
+    eps : float, optional
+        Of the numbers that products take, where they have fewer bits than the array.
     """
     rows = len(ref)
     error, granted, scale = (
@@ -40,7 +47,7 @@ def judge(
         way = slice(None, None, time)
         granted, scale = (np.maximum.accumulate(array[way])[way] for array in (granted, scale))
     limits = np.finfo(kernel.dtype)
-    return error, 2 * granted + 4 * limits.eps * scale + terms * limits.tiny
+    return error, 2 * granted + 4 * (eps or limits.eps) * scale + terms * limits.tiny
 
 
 def excess(

@@ -45,7 +45,15 @@ def device_of(t: Tensor) -> Device:
     """Return where a pass on this tensor runs."""
     number, stream = _place(t)
     module, _ = _backend.cuda_module_on(number)
-    return Device(module, number, stream, _STORAGE[t.dtype])
+    return Device(module, number, stream, _STORAGE[t.dtype], t.dtype is torch.float32 and _tf32())
+
+
+def _tf32() -> bool:
+    """Whether PyTorch lets recurrent layers of float32 multiply in tf32; by default it does."""
+    cudnn = torch.backends.cudnn
+    rnn = getattr(cudnn, "rnn", None)
+    # The older switch may not be read where the newer one, of PyTorch 2.9, was set.
+    return cudnn.allow_tf32 if rnn is None else rnn.fp32_precision == "tf32"
 
 
 def put(array: np.ndarray, beside: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Mutant:
     @property
     def cuda(self) -> bool:
         """Whether the CUDA module has to be built again, for the CPU."""
-        return self.file.startswith("csrc/cuda/")
+        return self.file.startswith("csrc/") and "cuda" in self.tests
 
     @property
     def on_twin(self) -> bool:

@@ -12,7 +12,14 @@ struct Block;
 // Shared memory and cudaMalloc hold this before anything is written: NaN in every floating-point type.
 constexpr int kNan = 0xff;
 
-enum class Meet { barrier, sync_warp, shuffle, vote };
+enum class Meet { barrier, sync_warp, shuffle, vote, mma };
+
+// What a lane gives to mma.sync.
+struct Fragments {
+  const char* what;
+  uint32_t a[4], b[2];
+  float c[4];
+};
 
 struct Call {
   Meet kind;
@@ -27,6 +34,7 @@ struct Thread : Coordinates {
   unsigned source;   // a lane
   unsigned meeting;  // of its warp
   unsigned char given[16], got[16];
+  Fragments fragments;
   void* context;  // of whoever runs it
 };
 
@@ -85,6 +93,9 @@ void* new_shared_array(Block& block, size_t bytes, size_t alignment);
 // A barrier orders memory, and ThreadSanitizer is to know: whoever meets at this place.
 void before_barrier(const void* place);
 void after_barrier(const void* place);
+
+// Of tensor.cpp: c of all lanes, from what they gave.
+void multiply(Thread* lanes);
 
 // Run every block of a grid to its end.
 void run(Grid& grid);

@@ -22,6 +22,8 @@ const char* name(Meet kind) {
       return "a shuffle";
     case Meet::vote:
       return "a vote";
+    case Meet::mma:
+      return "mma.sync";
   }
   return "";
 }
@@ -81,6 +83,7 @@ bool complete(Thread& t) {
       fault_between(t, other, "threads of a warp meet at different places");
     ballot |= unsigned(other.given[0] != 0) << l;
   }
+  if (t.call.kind == Meet::mma) multiply(block.threads + first);
   for (unsigned l = 0; l < kWarp; ++l) {
     if (!(wanted >> l & 1)) continue;
     Thread& other = block.threads[first + l];
@@ -205,6 +208,20 @@ unsigned vote(unsigned mask, bool value, Vote kind, Site site) {
   unlock(*t.owner);
   if (kind == Vote::ballot) return ballot;
   return kind == Vote::any ? ballot != 0 : ballot == mask;
+}
+
+void mma(const char* what, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+         Site site) {
+  Thread& t = self();
+  lock(*t.owner);
+  Fragments& mine = t.fragments;
+  mine.what = what;
+  copy(mine.a, a, sizeof a);
+  copy(mine.b, b, sizeof b);
+  copy(mine.c, c, sizeof c);
+  meet_in_warp(t, {Meet::mma, site, ~0u});
+  copy(c, mine.c, sizeof c);
+  unlock(*t.owner);
 }
 
 void leave(Thread& t) {

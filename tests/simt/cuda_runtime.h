@@ -4,6 +4,7 @@
 //   SIMT_DEVICE      none: a driver and no device. no-driver. old-driver. old: a device older than any code here
 //   SIMT_CAPABILITY  as 9.0, the default; SIMT_DEVICES, SIMT_MULTIPROCESSORS, SIMT_MEMORY (bytes): numbers
 //   SIMT_FAIL        as cudaMemcpyAsync=700: every call of that function fails with that code
+//   SIMT_CAPTURING   1: as if a graph were captured: what waits for the device, or needs the host's memory, fails
 //   SIMT_SEED        the order of threads; SIMT_PATIENCE seconds before threads that only wait are a deadlock
 //
 // Read at each call, so that a test may change them.
@@ -23,7 +24,8 @@
   X(ErrorInvalidResourceHandle, 400, "invalid resource handle")                                   \
   X(ErrorIllegalAddress, 700, "an illegal memory access was encountered")                         \
   X(ErrorLaunchFailure, 719, "unspecified launch failure")                                        \
-  X(ErrorCooperativeLaunchTooLarge, 720, "too many blocks in cooperative launch")
+  X(ErrorCooperativeLaunchTooLarge, 720, "too many blocks in cooperative launch")                 \
+  X(ErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing")
 enum cudaError_t {
 #define X(name, number, text) cuda##name = number,
   SIMT_ERRORS(X)
@@ -31,8 +33,19 @@ enum cudaError_t {
 };
 
 using cudaStream_t = struct CUstream_st*;
+using cudaEvent_t = struct CUevent_st*;
 using cudaMemPool_t = struct CUmemPoolHandle_st*;
-constexpr unsigned cudaStreamNonBlocking = 1;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
+enum cudaMemoryType {
+  cudaMemoryTypeUnregistered,
+  cudaMemoryTypeHost,
+  cudaMemoryTypeDevice,
+  cudaMemoryTypeManaged
+};
+struct cudaPointerAttributes {
+  cudaMemoryType type;
+  int device;
+};
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost,
   cudaMemcpyHostToDevice,
@@ -71,6 +84,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer);
 cudaError_t cudaMalloc(void** pointer, size_t bytes);
 cudaError_t cudaFree(void* pointer);
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties);

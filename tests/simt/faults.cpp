@@ -8,6 +8,7 @@
 #include <string>
 
 #include "../../csrc/cuda/launch.h"
+#include "../../csrc/cuda/tensor.h"
 
 using namespace rnnfast::cuda;
 
@@ -67,6 +68,59 @@ sum_of_warp(Parameters p) {
   int sum = t % 32;
   for (int d = 16; d >= last; d >>= 1) sum += __shfl_xor_sync(~0u, sum, d);
   p.out[blockIdx.x * kThreads + t] = sum == 496 ? kThreads - 1 - t : -1;
+}
+
+// Small whole numbers, which every type has, and no two neighbours alike.
+int left(int row, int k) { return (3 * row + 5 * k) % 11 - 5; }
+int right(int k, int column) { return (7 * k + 2 * column) % 13 - 6; }
+
+// The product of two matrices that a warp holds as fragments, of which `terms` are in a register.
+template <class Number, class Register>
+bool multiplies(Register hold) {
+  const int l = int(threadIdx.x) % 32, g = l / 4, q = l % 4;
+  constexpr int terms = sizeof(Number) == 2 ? 2 : 1;
+  uint32_t a[4], b[2];
+  for (int r = 0; r < 4; ++r) {
+    a[r] = 0;
+    for (int i = 0; i < terms; ++i)
+      a[r] |= hold(left(g + r % 2 * 8, (r / 2 * 4 + q) * terms + i)) << 16 * i;
+  }
+  for (int r = 0; r < 2; ++r) {
+    b[r] = 0;
+    for (int i = 0; i < terms; ++i) b[r] |= hold(right((r * 4 + q) * terms + i, g)) << 16 * i;
+  }
+  float c[4] = {1, 2, 3, 4};
+  multiply(c, a, b, Number{});
+  bool good = true;
+  for (int r = 0; r < 4; ++r) {
+    int sum = r + 1;
+    for (int k = 0; k < 8 * terms; ++k) sum += left(g + r / 2 * 8, k) * right(k, 2 * q + r % 2);
+    good &= c[r] == float(sum);
+  }
+  return good;
+}
+template <class Number>
+uint32_t stored(int x) {
+  Number number;
+  store(number, float(x));
+  return number.bits;
+}
+RNNFAST_GLOBAL(kThreads, 1) tensor_cores(Parameters p) {
+  const int t = int(threadIdx.x);
+  bool good = multiplies<float>([](int x) { return to_tf32(float(x)); });
+  good &= multiplies<bf16>(stored<bf16>);
+  good &= multiplies<f16>(stored<f16>);
+  // 10 bits behind the point, ties away from zero.
+  good &= to_tf32(1 + 0x1p-11f) == to_tf32(1 + 0x1p-10f) && to_tf32(1 + 0x1p-12f) == to_tf32(1);
+  good &= to_tf32(-1 - 0x1p-11f) == to_tf32(-1 - 0x1p-10f);
+  p.out[blockIdx.x * kThreads + t] = good ? kThreads - 1 - t : -1;
+}
+
+// A warp multiplies together or not at all.
+RNNFAST_GLOBAL(kThreads, 1) half_a_product(Parameters p) {
+  const int t = int(threadIdx.x);
+  if (t % 32 < 16) multiplies<bf16>(stored<bf16>);
+  p.out[blockIdx.x * kThreads + t] = kThreads - 1 - t;
 }
 
 // Half warps shuffle by themselves, each with its own mask; then votes.
@@ -203,6 +257,7 @@ const std::map<std::string, Case> kCases = {
     {"sum_of_warp", {sum_of_warp<1>}},
     {"half_warps", {half_warps}},
     {"leave_early", {leave_early}},
+    {"tensor_cores", {tensor_cores}},
     {"by_fours", {by_fours<true>}},
     {"much_shared_memory", {exchange<true>, {kBlocks, kThreads, 200 << 10, false}}},
     {"grid_barrier", {grid_barrier, {kBlocks, kThreads, 0, true}}},
@@ -215,6 +270,7 @@ const std::map<std::string, Case> kCases = {
     {"deadlock", {deadlock}},
     {"spin_for_ever", {spin_for_ever}},
     {"absent_lane", {absent_lane}},
+    {"half_a_product", {half_a_product}},
     {"lane_outside_mask", {lane_outside_mask}},
     {"caller_outside_mask", {caller_outside_mask}},
     {"different_shuffles", {different_shuffles}},

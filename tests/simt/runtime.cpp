@@ -50,6 +50,10 @@ cudaError_t refused(const char* function) {
   const std::string device = environment("SIMT_DEVICE"), fail = environment("SIMT_FAIL");
   if (device == "none") return cudaErrorNoDevice;
   if (device == "no-driver" || device == "old-driver") return cudaErrorInsufficientDriver;
+  if (!environment("SIMT_CAPTURING").empty())
+    for (const char* waits :
+         {"cudaMalloc", "cudaFree", "cudaStreamSynchronize", "copy of the host's"})
+      if (!strcmp(function, waits)) return cudaErrorStreamCaptureUnsupported;
   const size_t equals = fail.find('=');
   if (equals != std::string::npos && fail.substr(0, equals) == function)
     return cudaError_t(std::stoi(fail.substr(equals + 1)));
@@ -176,6 +180,40 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) {
   return cudaSuccess;
 }
 
+// Streams are done as soon as they are given work, so an event has nothing to tell; it is memory, for
+// AddressSanitizer to see one that nobody destroys.
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  REFUSE(cudaEventCreateWithFlags);
+  *event = static_cast<cudaEvent_t>(std::malloc(1));
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+  REFUSE(cudaEventRecord);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+  REFUSE(cudaStreamWaitEvent);
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  REFUSE(cudaEventDestroy);
+  std::free(event);
+  return cudaSuccess;
+}
+// Memory that was not allocated here is the host's, as on a device; what an allocation holds is found by its start and
+// size.
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
+  REFUSE(cudaPointerGetAttributes);
+  *attributes = {cudaMemoryTypeUnregistered, -2};
+  const std::lock_guard<std::mutex> lock(mutex);
+  for (const auto& [start, made] : allocations) {
+    const auto* first = static_cast<const char*>(start);
+    const auto* at = static_cast<const char*>(pointer);
+    if (at >= first && at < first + made.bytes) *attributes = {cudaMemoryTypeDevice, made.device};
+  }
+  return cudaSuccess;
+}
+
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   REFUSE(cudaMalloc);
   return note(allocate(pointer, bytes, current));
@@ -207,9 +245,11 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) {
   REFUSE(cudaFreeAsync);
   return note(release(pointer));
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t) {
   REFUSE(cudaMemcpyAsync);
+  if (kind != cudaMemcpyDeviceToDevice)
+    if (const cudaError_t code = refused("copy of the host's")) return note(code);
   memcpy(to, from, bytes);
   return cudaSuccess;
 }

@@ -58,6 +58,11 @@ void sync_warp(unsigned mask, Site site);
 // What lane `source` of the warp gives; both are lanes of the mask. Bytes: 4, 8 or 16.
 void shuffle(unsigned mask, unsigned source, const void* given, void* got, size_t bytes, Site site);
 unsigned vote(unsigned mask, bool value, Vote kind, Site site);
+// PTX's mma.sync, `what` its shape and types: c += a b, by all lanes of a warp.
+void mma(const char* what, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+         Site site);
+// PTX's instruction of that name.
+uint32_t cvt_rna_tf32(float x);
 void spin();
 void* dynamic_shared();
 void* fixed_shared(const void* key, size_t bytes, size_t alignment);
