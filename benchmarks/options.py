@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """What the options of the scan cost: each against the plain call, in turns, on this machine.
 
-    python benchmarks/options.py [--out benchmarks/results/NAME.jsonl]
+    python benchmarks/options.py [--rows GLOB ...] [--out benchmarks/results/NAME.jsonl]
+
+A row is called CELL.TxBxIxH.tTHREADS.OPTION, and `--rows` picks some: `"gru.128x8x64x64.t1.*"`.
 
 Times are of forward plus backward of one layer, through the public interface. `ratio` is the median
 of time(with the option) / time(plain), pair by pair, `bound_95` its upper 95 % bound. For rows of
@@ -11,8 +13,10 @@ unequal lengths it stands beside the ratio of the two limits, as `rnnfast bench`
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,10 @@ from turns import Lines, header, in_turns, ratio_of
 import rnnfast
 from rnnfast.bench.grid import TRAINING, Row
 from rnnfast.bench.limit import limit
-from rnnfast.bench.machine import measure_peaks
+from rnnfast.bench.machine import Peaks, measure_peaks
 
 SHAPES = [(128, 8, 64, 64), (128, 64, 128, 256)]
+MIXED = "lengths uniform in 1 ... T"
 LAYERS = {"lstm": rnnfast.LSTM, "gru": rnnfast.GRU, "rnn_tanh": rnnfast.RNN}
 
 
@@ -63,7 +68,8 @@ def variants(shape: tuple[int, ...], states: int) -> dict[str, tuple[dict, dict,
         "zoneout, expected": ({"zoneout": 0.1}, {}, {}),
         "weight drop": ({"weight_drop": 0.25}, training, {}),
         "state gradients clipped": ({"clip_state_gradient": 1.0}, {}, {}),
-        "cell clip": ({"cell_clip": 3.0}, {}, {}) if states > 1 else ({}, {}, {}),
+        **({"cell clip": ({"cell_clip": 3.0}, {}, {})} if states > 1 else {}),
+        MIXED: ({}, {"lengths": np.random.default_rng(2).integers(1, T + 1, B)}, {}),
     }
 
 
@@ -82,63 +88,54 @@ def runner(cell: str, shape: tuple[int, ...], ctor: dict, call: dict, back: dict
     return run
 
 
+def allowed(row: Row, options: tuple[dict, dict, dict], peaks: Peaks) -> dict[str, float]:
+    """Return what rows of these lengths may take at most, of the time of the full ones."""
+    lengths = options[1]["lengths"]
+    least = limit(row, peaks, int(lengths.sum())).seconds / limit(row, peaks).seconds
+    return {
+        "used": round(float(lengths.mean() / row.T), 3),
+        "ratio_of_limits": round(least, 3),
+        "allowed": round(least / 0.9, 3),
+    }
+
+
 def main() -> int:
     """Run all rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the JSON lines here too")
     parser.add_argument("--seconds", type=float, default=2.0, help="per row (default 2)")
+    parser.add_argument("--rows", nargs="+", default=["*"], help="patterns of rows (default all)")
     given = parser.parse_args()
     put = Lines()
     put(header())
-    for threads in (1, 2) if len(os.sched_getaffinity(0)) >= 2 else (1,):
-        rnnfast.set_num_threads(threads)
-        peaks = measure_peaks(threads)
-        put({"row": "peaks", **peaks.fields()})
-        for shape in SHAPES:
-            T, B, _, _ = shape
-            for cell in LAYERS:
-                states = 2 if cell == "lstm" else 1
-                plain = runner(cell, shape, {}, {}, {})
-                for name, options in variants(shape, states).items():
-                    if name != "plain" and not any(options):
-                        continue
-                    times = in_turns([runner(cell, shape, *options), plain], given.seconds)
-                    ratio, bound = ratio_of(times, 0, 1, upper=True)
-                    put(
-                        {
-                            "row": name,
-                            "cell": cell,
-                            "shape": shape,
-                            "threads": threads,
-                            "us": round(float(np.median(times[:, 0])) * 1e6, 1),
-                            "plain_us": round(float(np.median(times[:, 1])) * 1e6, 1),
-                            "ratio": round(ratio, 3),
-                            "bound_95": round(bound, 3),
-                            "rounds": len(times),
-                        }
-                    )
-                lengths = np.random.default_rng(2).integers(1, T + 1, B)
-                mixed = runner(cell, shape, {}, {"lengths": lengths}, {})
-                times = in_turns([mixed, plain], given.seconds)
-                ratio, bound = ratio_of(times, 0, 1, upper=True)
-                row = Row(cell, *shape, passed=TRAINING)
-                least = limit(row, peaks, int(lengths.sum())).seconds / limit(row, peaks).seconds
-                put(
-                    {
-                        "row": "lengths uniform in 1 ... T",
-                        "cell": cell,
-                        "shape": shape,
-                        "threads": threads,
-                        "us": round(float(np.median(times[:, 0])) * 1e6, 1),
-                        "plain_us": round(float(np.median(times[:, 1])) * 1e6, 1),
-                        "ratio": round(ratio, 3),
-                        "bound_95": round(bound, 3),
-                        "used": round(float(lengths.mean() / T), 3),
-                        "ratio_of_limits": round(least, 3),
-                        "allowed": round(least / 0.9, 3),
-                        "rounds": len(times),
-                    }
-                )
+    counts = (1, 2) if len(os.sched_getaffinity(0)) >= 2 else (1,)
+    peaks: dict[int, Peaks] = {}
+    for threads, shape, cell in itertools.product(counts, SHAPES, LAYERS):
+        for name, options in variants(shape, 2 if cell == "lstm" else 1).items():
+            row = f"{cell}.{'x'.join(map(str, shape))}.t{threads}.{name}"
+            if not any(fnmatchcase(row, pattern) for pattern in given.rows):
+                continue
+            rnnfast.set_num_threads(threads)
+            if threads not in peaks:
+                peaks[threads] = measure_peaks(threads)
+                put({"row": "peaks", **peaks[threads].fields()})
+            plain = runner(cell, shape, {}, {}, {})
+            times = in_turns([runner(cell, shape, *options), plain], given.seconds)
+            ratio, bound = ratio_of(times, 0, 1, upper=True)
+            result = {
+                "row": name,
+                "cell": cell,
+                "shape": shape,
+                "threads": threads,
+                "us": round(float(np.median(times[:, 0])) * 1e6, 1),
+                "plain_us": round(float(np.median(times[:, 1])) * 1e6, 1),
+                "ratio": round(ratio, 3),
+                "bound_95": round(bound, 3),
+                "rounds": len(times),
+            }
+            if name == MIXED:
+                result |= allowed(Row(cell, *shape, passed=TRAINING), options, peaks[threads])
+            put(result)
     if given.out:
         put.write(given.out)
     return 0

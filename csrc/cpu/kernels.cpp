@@ -101,18 +101,32 @@ void linear(const LinearArgs<Real>& a, void* scratch, const Member& m) {
 }
 
 // Rows times the masks that belong to them, and a sum: what stands between layers, and weight drop.
+struct MaskedRowsScratch {
+  Parts parts;
+  struct PerMember {
+    Real* factor;
+    Wide* start;
+  };
+  MaskedRowsScratch(Carver& carver, const MaskedRows<Real>& a, int n) {
+    parts.add(carver, n, [&](Carver& own) { member(own, a); });
+  }
+  static PerMember member(Carver& own, const MaskedRows<Real>& a) {
+    Real* factor = own.take<Real>(a.n);
+    return {factor, own.take<Wide>(MaskSource::start_size(a.n))};
+  }
+};
 size_t masked_rows_scratch(const MaskedRows<Real>& a, int n) {
   Carver carver{nullptr};
-  Parts().add(carver, n, [&](Carver& own) { own.take<Real>(a.n); });
+  MaskedRowsScratch(carver, a, n);
   return carver.used;
 }
 void masked_rows(const MaskedRows<Real>& a, void* scratch, const Member& m) {
   FlushDenormals flush;
-  Carver carver{nullptr};
-  Parts parts;
-  parts.add(carver, m.n, [&](Carver& own) { own.take<Real>(a.n); });
-  Real* factor = parts.of(scratch, m.id).take<Real>(a.n);
-  const MaskSource mask = dropout_mask(a.random, a.purpose, a.p);
+  Carver carver{static_cast<char*>(scratch)};
+  const MaskedRowsScratch shared(carver, a, m.n);
+  Carver own = shared.parts.of(scratch, m.id);
+  const auto [factor, start] = MaskedRowsScratch::member(own, a);
+  const MaskSource mask = dropout_mask(a.random, a.purpose, a.p, a.n, start);
   const Range mine = share(a.rows, m);
   for (Index r = mine.begin; r < mine.end; ++r) {
     if (a.p > 0) mask.row(a.row_id[r], a.step ? a.step[r] : 0, a.n, factor);

@@ -28,7 +28,8 @@ class MaskRows {
     factor_ = drops(o) && per_step_ ? own.take<Real>(B * units_) : of_sequence;
     // In scratch, for a plain call is over before these could be set up. With a null base nothing is written.
     dropout_ = drops(o) ? own.take<MaskSource>(1) : nullptr;
-    if (dropout_) *dropout_ = dropout_mask(o.random, Purpose::recurrent, o.dropout);
+    Wide* start = drops(o) ? own.take<Wide>(MaskSource::start_size(H)) : nullptr;
+    if (dropout_) *dropout_ = dropout_mask(o.random, Purpose::recurrent, o.dropout, H, start);
     int number = drops(o) && per_step_;
     for (int s = 0; s < S; ++s) {
       p_[s] = o.zoneout[s];
@@ -37,7 +38,9 @@ class MaskRows {
       number += some && draws_;
       zone_[s] = some ? own.take<Real>((draws_ ? B : 1) * units_) : nullptr;
       zoneout_[s] = some && draws_ ? own.take<MaskSource>(1) : nullptr;
-      if (zoneout_[s]) *zoneout_[s] = MaskSource(o.random, Purpose::zoneout, s, p_[s], 0, 1);
+      start = some && draws_ ? own.take<Wide>(MaskSource::start_size(H)) : nullptr;
+      if (zoneout_[s])
+        *zoneout_[s] = MaskSource(o.random, Purpose::zoneout, s, p_[s], 0, 1, H, start);
     }
   }
   // Another member notes the same rows.
