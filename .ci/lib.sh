@@ -4,7 +4,7 @@ PYTHON=${PYTHON:-python3.11}
 work=$(mktemp -d "${TMPDIR:-/tmp}/rnnfast-ci.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# An idle OpenMP team spins by default; beside other processes on two cores that costs minutes.
+# PyTorch's idle OpenMP team spins by default; beside other processes on two cores that costs minutes.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 

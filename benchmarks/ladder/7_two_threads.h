@@ -3,6 +3,7 @@
 // Where each has enough rows they share the batch, and never wait for each other. With few rows they share the panels:
 // each core then reads half of R, which its second-level cache may hold, and a barrier after each step hands h over.
 #pragma once
+#include "../../csrc/team/barrier.h"
 #include "../../csrc/team/team.h"
 #include "6_there_and_back.h"
 

@@ -28,7 +28,13 @@ FLAGS = ("-std=c++17", "-O2", "-DNDEBUG", "-ffp-contract=off", "-march=native", 
 def build(folder: Path) -> Path:
     """Compile the ladder into a folder; return the program."""
     program = folder / "ladder"
-    sources = (HERE / "ladder.cpp", *(CSRC / "team" / f for f in ("team.cpp", "thread_pool.cpp")))
+    sources = (
+        HERE / "ladder.cpp",
+        *(
+            CSRC / "team" / f
+            for f in ("barrier.cpp", "openmp_runtime.cpp", "team.cpp", "thread_pool.cpp")
+        ),
+    )
     compiler = os.environ.get("CXX", "g++")
     command = [compiler, *FLAGS, *map(str, sources), "-pthread", "-ldl", "-o", str(program)]
     subprocess.run(command, check=True)

@@ -34,8 +34,8 @@ RNNFAST_INLINE Epilogue epilogue(const E& e) {
 }
 
 // What follows is for one row, where every weight is used once: W is read where it lies, each of its rows from one end
-// to the other, a few rows at a time, as the hardware foresees; asking ahead made both slower (AVX2, Zen 3, 5 to 50 %).
-// Sums are in the order of tiles.
+// to the other, a few rows at a time, as the hardware foresees. Asking ahead made forward slower (AVX2, Zen 3: at T = B = 1
+// 2.6 ms for 2.0 of a GRU with H = 1024, 43 us for 29 of an RNN with H = 256). Sums are in the order of tiles.
 constexpr int kLine = 64 / int(sizeof(Real));  // elements of a cache line, all used at once
 
 // One row with one panel of W, which has all its kLanes rows of each gate: blocks are turned in registers.
