@@ -124,7 +124,9 @@ RNNFAST_NOINLINE void row_by_columns(const ColumnPanels& W, Index first, Index l
 }
 
 // A slice of a panel stays in L1 while a group of rows passes over it, with the sums of the group beside it. Without
-// slices a panel of K = 512 (64 KiB) comes from L2 again for every few rows.
+// slices a panel of K = 512 (64 KiB) comes from L2 again for every few rows. With those and packed gate gradients
+// (weight_gradient.h) an LSTM forward and back at (128, 64, 512, 512) took 0.96 of the time on one thread and 0.90 on
+// two, at H = 256 as long as before (AVX2, Zen 3; medians of 7 pairs that spread by 5 to 10 %).
 constexpr Index kSliceBytes = 16 << 10, kGroupRows = 48;
 
 // The product of rows[0..n) with panels [first, last) of `source` (K terms each). init: null, or a packed
