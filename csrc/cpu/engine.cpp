@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "../team/barrier.h"
@@ -45,6 +46,8 @@ int threads_that_pay(int gates, const Dims& d, int count, int asked, double flop
   return n;
 }
 
+using Clock = std::chrono::steady_clock;
+
 // The team that runs all jobs: side by side where there are threads for them, each by its own part of the team.
 template <class Args>
 struct Region {
@@ -53,13 +56,15 @@ struct Region {
   void (*run)(const Args&, void*, const Member&);
   char* scratch;
   size_t scratch_per_job;
-  TeamBarrier* barriers;  // one for each part of the team, and behind them one for all
+  TeamBarrier* barriers;     // one for each part of the team, and behind them one for all
+  Clock::time_point* began;  // of each member
 
   static void wait(void* barrier, int id, int n) {
     static_cast<TeamBarrier*>(barrier)->wait(id, n);
   }
   static void body(void* context, int id, int n) {
     const auto& region = *static_cast<Region*>(context);
+    region.began[id] = Clock::now();
     const int parts = n < region.count ? n : region.count;
     const int each =
         n / parts;  // members of a part; what is left over when it is not even stays idle
@@ -91,14 +96,16 @@ void run_jobs(const Args* jobs, int count, int threads, size_t (*scratch_size)(c
   std::vector<TeamBarrier> barriers;
   barriers.reserve(size_t(count) + 1);
   for (int j = 0; j <= count; ++j) barriers.emplace_back(threads);
-  Region<Args> region{jobs,    count,          run, static_cast<char*>(scratch.get()),
-                      per_job, barriers.data()};
-  const auto begin = std::chrono::steady_clock::now();
+  std::vector<Clock::time_point> began(size_t(threads), Clock::now());
+  Region<Args> region{jobs,    count,           run,         static_cast<char*>(scratch.get()),
+                      per_job, barriers.data(), began.data()};
   run_team(threads, Region<Args>::body, &region);
-  const std::chrono::nanoseconds time = std::chrono::steady_clock::now() - begin;
-  uint64_t slept = 0;
-  for (const TeamBarrier& barrier : barriers) slept += barrier.slept();
-  note_call(threads, uint64_t(time.count()), slept);
+  // A member that was asleep may come late, and is waited for, which says nothing of a crowd.
+  const Clock::time_point all_there = *std::max_element(began.begin(), began.end());
+  const std::chrono::nanoseconds late = all_there - began[0], time = Clock::now() - all_there;
+  int64_t slept = -int64_t(threads - 1) * int64_t(late.count());
+  for (const TeamBarrier& barrier : barriers) slept += int64_t(barrier.slept());
+  note_call(threads, time.count(), slept);
 }
 
 }  // namespace

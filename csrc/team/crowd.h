@@ -9,6 +9,6 @@ namespace rnnfast {
 int members_in_crowd(int n);
 
 // After a call of n members that took so long, and in which they waited asleep so long, all together.
-void note_call(int n, uint64_t nanoseconds, uint64_t slept);
+void note_call(int n, int64_t nanoseconds, int64_t slept);
 
 }  // namespace rnnfast
