@@ -4,9 +4,8 @@
     python benchmarks/busy.py [--out benchmarks/results/NAME.jsonl]
 
 Mean wall time of forward plus backward over two seconds, on one thread and on two, beside a process
-that computes without end, and `ratio` of the two. A team that waits by spinning loses a time slice
-whenever the other process has a member's core: means, since a median hides that. OpenMP's workers
-spin for milliseconds between calls unless OMP_WAIT_POLICY is PASSIVE; the header says what it was.
+that computes without end, and `ratio` of the two. A team loses a time slice whenever the other
+process has a member's core: means, since a median hides that.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def main() -> int:
         parser.error("needs two cores")
     os.sched_setaffinity(0, cores)
     put = Lines()
-    put(header(wait_policy=os.environ.get("OMP_WAIT_POLICY", "default")))
+    put(header())
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         for shape in SHAPES:

@@ -32,7 +32,13 @@ def build(folder: Path) -> Path:
         HERE / "ladder.cpp",
         *(
             CSRC / "team" / f
-            for f in ("barrier.cpp", "openmp_runtime.cpp", "team.cpp", "thread_pool.cpp")
+            for f in (
+                "barrier.cpp",
+                "openmp_runtime.cpp",
+                "team.cpp",
+                "thread_pool.cpp",
+                "wait.cpp",
+            )
         ),
     )
     compiler = os.environ.get("CXX", "g++")

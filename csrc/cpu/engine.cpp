@@ -103,9 +103,9 @@ void run_jobs(const Args* jobs, int count, int threads, size_t (*scratch_size)(c
   // A member that was asleep may come late, and is waited for, which says nothing of a crowd.
   const Clock::time_point all_there = *std::max_element(began.begin(), began.end());
   const std::chrono::nanoseconds late = all_there - began[0], time = Clock::now() - all_there;
-  int64_t slept = -int64_t(threads - 1) * int64_t(late.count());
-  for (const TeamBarrier& barrier : barriers) slept += int64_t(barrier.slept());
-  note_call(threads, time.count(), slept);
+  int64_t waited = -int64_t(threads - 1) * int64_t(late.count());
+  for (const TeamBarrier& barrier : barriers) waited += barrier.waited();
+  note_call(threads, time.count(), waited);
 }
 
 }  // namespace

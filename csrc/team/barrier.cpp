@@ -1,10 +1,6 @@
 #include "barrier.h"
 
 namespace rnnfast {
-namespace {
-thread_local Patience patience;
-}
-
 TeamBarrier::TeamBarrier(int most) : most_(most), parts_(new Part[size_t(most)]) {}
 
 void TeamBarrier::wait(int id, int n) {
@@ -13,13 +9,13 @@ void TeamBarrier::wait(int id, int n) {
   mine.came.value.store(now);
   mine.came.wake();
   for (int other = 0; other < n; ++other)
-    mine.slept += patience.wait_while(parts_[other].came,
-                                      [now](uint32_t came) { return int32_t(came - now) < 0; });
+    mine.waited +=
+        wait_while(parts_[other].came, [now](uint32_t came) { return int32_t(came - now) < 0; });
 }
 
-uint64_t TeamBarrier::slept() const {
-  uint64_t sum = 0;
-  for (int id = 0; id < most_; ++id) sum += parts_[id].slept;
+int64_t TeamBarrier::waited() const {
+  int64_t sum = 0;
+  for (int id = 0; id < most_; ++id) sum += parts_[id].waited;
   return sum;
 }
 

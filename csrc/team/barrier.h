@@ -11,13 +11,13 @@ class TeamBarrier {
   explicit TeamBarrier(int most);  // room for so many members
   void wait(int id, int n);
 
-  // Nanoseconds that members spent in waits that came to sleep, all of them together. To be asked when all have gone.
-  uint64_t slept() const;
+  // Nanoseconds that members spent in long waits, all of them together. To be asked when all have gone.
+  int64_t waited() const;
 
  private:
   struct Part {
     Signal came;  // how often this member has come
-    uint64_t slept = 0;
+    int64_t waited = 0;
   };
   int most_;
   std::unique_ptr<Part[]> parts_;

@@ -28,14 +28,11 @@ int members_in_crowd(int n) {
   return n;
 }
 
-void note_call(int n, int64_t nanoseconds, int64_t slept) {
-  // While one member is kept from its core, the n - 1 others come to sleep: that takes slept / (n - 1) of the time. In the
+void note_call(int n, int64_t nanoseconds, int64_t waited) {
+  // While one member is kept from its core, the n - 1 others wait: that takes waited / (n - 1) of the time. In the
   // rest each did an n-th of the work. One alone would have been faster where n times that rest is less than the time.
-  if (double(slept) <= double(n - 1) * double(n - 1) / double(n) * double(nanoseconds)) {
-    if (until.load(std::memory_order_relaxed) != 0) until.store(0, std::memory_order_relaxed);
-    return;
-  }
-  // Longer every time that the crowd is still there.
+  if (double(waited) <= double(n - 1) * double(n - 1) / double(n) * double(nanoseconds)) return;
+  // Longer where there was a crowd not long ago, though a call between may have found none.
   const int64_t was = until.load(std::memory_order_relaxed), t = now();
   const bool again = was != 0 && t < was + kLongestHold;
   const int64_t next =

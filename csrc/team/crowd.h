@@ -8,7 +8,7 @@ namespace rnnfast {
 // Members that a call may have at present, at most `n`, where the number is ours to choose. It changes no bit.
 int members_in_crowd(int n);
 
-// After a call of n members that took so long, and in which they waited asleep so long, all together.
-void note_call(int n, int64_t nanoseconds, int64_t slept);
+// After a call of n members that took so long, and in which they waited so long for each other, all together.
+void note_call(int n, int64_t nanoseconds, int64_t waited);
 
 }  // namespace rnnfast

@@ -4,11 +4,9 @@
 #include <thread>
 
 namespace rnnfast {
-
 void ThreadPool::work(int id, Signal& calls) {
-  Patience patience;
   for (uint32_t seen = 0;; ++seen) {
-    patience.wait_while(calls, [seen](uint32_t value) { return value == seen; });
+    wait_while(calls, [seen](uint32_t value) { return value == seen; });
     body_(context_, id, members_);
     if (left_.value.fetch_sub(1) == 1) left_.wake();
   }
@@ -30,7 +28,6 @@ int ThreadPool::grow(int n) {
 }
 
 bool ThreadPool::try_run(int n, TeamBody body, void* context) {
-  thread_local Patience patience;
   const std::unique_lock<std::mutex> use(use_, std::try_to_lock);
   if (!use.owns_lock()) return false;
   const int workers = grow(n - 1);
@@ -43,7 +40,7 @@ bool ThreadPool::try_run(int n, TeamBody body, void* context) {
     calls_[size_t(i)]->wake();
   }
   body(context, 0, members_);
-  patience.wait_while(left_, [](uint32_t left) { return left > 0; });
+  wait_while(left_, [](uint32_t left) { return left > 0; });
   return true;
 }
 

@@ -26,6 +26,12 @@ inline void pause_thread() {
 #endif
 }
 
+// A thread that is woken may be put on the core of the one that woke it, with another one idle, and the two take turns
+// where they should meet: on a virtual machine with two cores a call of 1.4 ms took 4.6 after a pause of 5 ms, with 140
+// changes of threads. To forbid the thread this core for a moment moves it.
+int current_cpu();
+void leave_cpu(int cpu);
+
 // A number that threads wait for to change. Who changes it calls wake() after, which costs a load where nobody sleeps.
 // On a line of its own: waiting for it slows nobody's other work.
 class alignas(128) Signal {
@@ -35,6 +41,7 @@ class alignas(128) Signal {
   // Sequentially consistent, with the count of sleepers: either I see a sleeper, or it sees what I wrote before.
   void wake() {
     if (sleepers_.load() == 0) return;
+    waker_.store(current_cpu(), std::memory_order_relaxed);
 #if defined(__linux__)
     syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 #endif
@@ -53,42 +60,39 @@ class alignas(128) Signal {
 #endif
     }
     --sleepers_;
+    const int cpu = current_cpu();
+    if (cpu >= 0 && cpu == waker_.load(std::memory_order_relaxed)) leave_cpu(cpu);
   }
 
  private:
   std::atomic<uint32_t> sleepers_{0};
+  std::atomic<int> waker_{-1};  // the core of the last one that woke somebody
 };
 
-// What a thread has learned about waiting. Where another process has a core, the member that is waited for may be gone
-// for a time slice, and to spin is to keep it from this core too. After some waits in a row that ended in sleep, only
-// one in many spins. When members spun and then yielded, two threads beside a busy process took 1.7 to 4 times as long
-// as one; now 1.0 to 1.3, of RNN 1.2 to 2.2 (benchmarks/busy.py).
-class Patience {
- public:
-  // Returns when `waits` does not hold for the signal's value any more; what was written before it changed is seen.
-  // Returned are the nanoseconds of a wait that came to sleep, else 0.
-  template <class Waits>
-  uint64_t wait_while(Signal& signal, Waits&& waits) {
-    if (!waits(signal.value.load(std::memory_order_acquire))) return 0;
-    const auto begin = std::chrono::steady_clock::now();
-    if (sleeps_ < kSleepsInARow || sleeps_ % kSpinAgain == 0)
-      for (int i = 0; i < kSpins; ++i) {
-        pause_thread();
-        if (waits(signal.value.load(std::memory_order_acquire))) continue;
-        sleeps_ = 0;
-        return 0;
-      }
-    ++sleeps_;
-    signal.sleep_while(waits);
-    return uint64_t(std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count());
-  }
+// Longer than a sleeping thread takes to wake: 140 microseconds to half a millisecond on a virtual machine whose other core
+// was idle. With a shorter one (25 microseconds) a member that had slept once came so late that the next one slept, and so
+// on at every barrier of the call: 28 ms for 1.4.
+constexpr std::chrono::microseconds kSpin(1000);
+// Members of equal work wait for each other for less than this. More says that one has lost its core.
+constexpr std::chrono::microseconds kLongWait(50);
 
- private:
-  // A pause takes 40 cycles on some CPUs and 140 on others: this is some 15 to 100 microseconds, longer than members of
-  // equal work have to wait for each other, and than a program in Python takes from one call to the next.
-  static constexpr int kSpins = 2000;
-  static constexpr uint32_t kSleepsInARow = 4, kSpinAgain = 64;
-  uint32_t sleeps_ = 0;
-};
+// Returns when `waits` does not hold for the signal's value any more; what was written before it changed is seen. Returned
+// are the nanoseconds of a long wait, else 0.
+template <class Waits>
+int64_t wait_while(Signal& signal, Waits&& waits) {
+  const auto over = [&] { return !waits(signal.value.load(std::memory_order_acquire)); };
+  if (over()) return 0;
+  const auto begin = std::chrono::steady_clock::now();
+  std::chrono::nanoseconds waited(0);
+  do {
+    for (int i = 0; i < 32; ++i) {  // between two looks at the clock
+      pause_thread();
+      if (over()) return waited < kLongWait ? 0 : waited.count();
+    }
+    waited = std::chrono::steady_clock::now() - begin;
+  } while (waited < kSpin);
+  signal.sleep_while(waits);
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
+}
 
 }  // namespace rnnfast

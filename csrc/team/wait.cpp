@@ -1,0 +1,27 @@
+#include "wait.h"
+
+#include <sched.h>
+
+namespace rnnfast {
+
+#if defined(__linux__)
+
+int current_cpu() { return sched_getcpu(); }
+
+void leave_cpu(int cpu) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(cpu, &others);
+  if (sched_setaffinity(0, sizeof others, &others) == 0)
+    sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+#else
+
+int current_cpu() { return -1; }
+void leave_cpu(int) {}
+
+#endif
+
+}  // namespace rnnfast
