@@ -67,8 +67,4 @@ int selftest() {
 }  // namespace
 }  // namespace rnnfast
 
-int main() {
-  // Teams are larger than small machines have cores: spinning members would take the others' time.
-  setenv("OMP_WAIT_POLICY", "PASSIVE", 0);
-  return rnnfast::selftest();
-}
+int main() { return rnnfast::selftest(); }

@@ -1,6 +1,9 @@
 #include "barrier.h"
 
+#include "team.h"
+
 namespace rnnfast {
+
 TeamBarrier::TeamBarrier(int most) : most_(most), parts_(new Part[size_t(most)]) {}
 
 void TeamBarrier::wait(int id, int n) {
@@ -8,9 +11,10 @@ void TeamBarrier::wait(int id, int n) {
   const uint32_t now = mine.came.value.load(std::memory_order_relaxed) + 1;
   mine.came.value.store(now);
   mine.came.wake();
+  const auto spin = n > available_cores() ? kSpinWithoutRoom : kSpin;
   for (int other = 0; other < n; ++other)
-    mine.waited +=
-        wait_while(parts_[other].came, [now](uint32_t came) { return int32_t(came - now) < 0; });
+    mine.waited += wait_while(parts_[other].came, spin,
+                              [now](uint32_t came) { return int32_t(came - now) < 0; });
 }
 
 int64_t TeamBarrier::waited() const {

@@ -45,14 +45,6 @@ ThreadPool& the_pool() {
   return *pool.load();
 }
 
-// Cores this process may run on: its affinity, which containers and taskset narrow.
-int available_cores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-  const unsigned n = std::thread::hardware_concurrency();
-  return n ? int(n) : 1;
-}
-
 int threads_from_environment() {
   const char* text = std::getenv("RNNFAST_NUM_THREADS");
   if (!text || !*text) return 0;
@@ -82,11 +74,22 @@ std::atomic<int> chosen_threads{0};
 
 }  // namespace
 
+int available_cores() {
+  static const int cores = [] {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    const unsigned n = std::thread::hardware_concurrency();
+    return n ? int(n) : 1;
+  }();
+  return cores;
+}
+
 int team_threads() {
   if (const int n = chosen_threads.load(std::memory_order_relaxed)) return n;
   static const int from_environment = threads_from_environment();
   if (from_environment) return from_environment;
-  static const int cores = available_cores(), asked = threads_from_openmp_environment();
+  static const int asked = threads_from_openmp_environment();
+  const int cores = available_cores();
   const OpenMP* omp = openmp();
   const int n = omp ? omp->max_threads() : asked ? asked : cores;
   return n < cores ? n : cores;

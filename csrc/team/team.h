@@ -16,6 +16,9 @@ void run_team(int asked, TeamBody body, void* context);
 int team_threads();
 void set_team_threads(int n);  // 0: back to the default
 
+// Cores this process may run on: its affinity, which containers and taskset narrow.
+int available_cores();
+
 // "openmp" or "threads": what run_team uses for more than one member.
 const char* team_backend();
 

@@ -6,7 +6,7 @@
 namespace rnnfast {
 void ThreadPool::work(int id, Signal& calls) {
   for (uint32_t seen = 0;; ++seen) {
-    wait_while(calls, [seen](uint32_t value) { return value == seen; });
+    wait_while(calls, kSpin, [seen](uint32_t value) { return value == seen; });
     body_(context_, id, members_);
     if (left_.value.fetch_sub(1) == 1) left_.wake();
   }
@@ -40,7 +40,7 @@ bool ThreadPool::try_run(int n, TeamBody body, void* context) {
     calls_[size_t(i)]->wake();
   }
   body(context, 0, members_);
-  wait_while(left_, [](uint32_t left) { return left > 0; });
+  wait_while(left_, kSpin, [](uint32_t left) { return left > 0; });
   return true;
 }
 

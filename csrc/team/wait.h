@@ -73,13 +73,15 @@ class alignas(128) Signal {
 // was idle. With a shorter one (25 microseconds) a member that had slept once came so late that the next one slept, and so
 // on at every barrier of the call: 28 ms for 1.4.
 constexpr std::chrono::microseconds kSpin(1000);
+// Of more members than cores some wait for the very core that would spin.
+constexpr std::chrono::microseconds kSpinWithoutRoom(20);
 // Members of equal work wait for each other for less than this. More says that one has lost its core.
 constexpr std::chrono::microseconds kLongWait(50);
 
 // Returns when `waits` does not hold for the signal's value any more; what was written before it changed is seen. Returned
 // are the nanoseconds of a long wait, else 0.
 template <class Waits>
-int64_t wait_while(Signal& signal, Waits&& waits) {
+int64_t wait_while(Signal& signal, std::chrono::microseconds spin, Waits&& waits) {
   const auto over = [&] { return !waits(signal.value.load(std::memory_order_acquire)); };
   if (over()) return 0;
   const auto begin = std::chrono::steady_clock::now();
@@ -90,7 +92,7 @@ int64_t wait_while(Signal& signal, Waits&& waits) {
       if (over()) return waited < kLongWait ? 0 : waited.count();
     }
     waited = std::chrono::steady_clock::now() - begin;
-  } while (waited < kSpin);
+  } while (waited < spin);
   signal.sleep_while(waits);
   return std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
 }
