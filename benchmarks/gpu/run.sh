@@ -4,6 +4,7 @@
 #
 #     benchmarks/gpu/run.sh DIRECTORY [OPTION of points.py]...
 #
+# RNNFAST_GPU_INSTALL says where the package goes (DIRECTORY/install), RNNFAST_GPU_ISAS the CPU kernels that are built (all).
 # A run that is cut off goes on where it stopped: points that are in DIRECTORY/points.jsonl are not timed again.
 set -euo pipefail
 out=$(realpath "$1")
@@ -17,22 +18,25 @@ capability=$("$PYTHON" -c "import torch; print('%d%d' % torch.cuda.get_device_ca
 case $capability in 90) arch=90a-real ;; *) arch=$capability-real ;; esac
 {
   date -u +%FT%TZ
-  git rev-parse HEAD 2>/dev/null || echo "commit unknown"
+  echo "commit ${RNNFAST_COMMIT:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}"
   nvidia-smi || true
   nvcc --version
 } >"$out/machine.log" 2>&1
 
-environment=${RNNFAST_GPU_ENVIRONMENT:-$out/environment}
-if [ ! -e "$environment" ]; then "$PYTHON" -m venv --system-site-packages "$environment"; fi
-time "$environment/bin/python" -m pip install --no-deps --no-build-isolation \
+# Into a folder and not an environment: one made from another environment would not see the PyTorch of that one.
+site=$(realpath -m "${RNNFAST_GPU_INSTALL:-$out/install}")
+time "$PYTHON" -m pip install --no-deps --no-build-isolation --upgrade --target "$site" \
   --config-settings=cmake.define.RNNFAST_CUDA=ON "--config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES=$arch" \
-  . >"$out/build.log" 2>&1
-"$environment/bin/rnnfast" info | tee "$out/info.log"
+  ${RNNFAST_GPU_ISAS:+"--config-settings=cmake.define.RNNFAST_ISAS=$RNNFAST_GPU_ISAS"} . >"$out/build.log" 2>&1
+export PYTHONPATH=$site
+"$PYTHON" -P -m rnnfast info | tee "$out/info.log"
 
 tests=0
-RNNFAST_REQUIRE=cuda,torch "$environment/bin/python" -P -m pytest -q -p no:cacheprovider tests/test_cuda_*.py \
+processes=()
+if "$PYTHON" -c "import xdist" 2>/dev/null; then processes=(-n "$(nproc)"); fi
+time PYTHONSAFEPATH=1 RNNFAST_REQUIRE=cuda,torch "$PYTHON" -m pytest "${processes[@]}" -q -p no:cacheprovider tests/test_cuda_*.py \
   tests/test_torch_cuda.py >"$out/tests.log" 2>&1 || tests=$?
 tail -5 "$out/tests.log"
 
-"$environment/bin/python" benchmarks/gpu/points.py --out "$out/points.jsonl" "$@" 2>&1 | tee -a "$out/points.log"
+"$PYTHON" benchmarks/gpu/points.py --out "$out/points.jsonl" "$@" 2>&1 | tee -a "$out/points.log"
 exit "$tests"
