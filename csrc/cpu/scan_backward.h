@@ -49,69 +49,80 @@ struct CellBackward {
   const Real* params;
   Real gradient_clip;  // 0: none
 
-  RNNFAST_INLINE void operator()(Index panel, Index row, int rows, const Real* dh_tile) const {
-    for (int v = 0; v < NV; ++v) {
-      const Index unit = panel * NV + v, lanes = min_of(kLanes, H - unit * kLanes);
-      if (lanes == kLanes) run_rows(unit, row, rows, dh_tile + v * kLanes, Constant<kLanes>{});
-      else if (lanes > 0) run_rows(unit, row, rows, dh_tile + v * kLanes, int(lanes));
-    }
+  RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
+                                 const Real* dh) const {
+    const CellBackward self = *this;
+    each_bundle(H, NV, 1, panel, panels, row, rows, dh,
+                [&](auto N, auto along, auto lanes, Index unit, Index r, const Real* tile)
+                    RNNFAST_INLINE_LAMBDA { self.run<N, along>(unit, r, tile, lanes); });
   }
 
-  // One unit vector of each row, as in CellForward.
-  template <class Lanes>
-  RNNFAST_INLINE void run_rows(Index unit, Index row, int rows, const Real* dh, Lanes lanes) const {
+  // As in CellForward.
+  template <int N, int along, class Lanes>
+  RNNFAST_INLINE void run(Index unit, Index first, const Real* dh_tile, Lanes lanes) const {
+    using V = Bundle<N>;
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
-    const CellBackward self = *this;
-    const Params<Cell, extras> scalars(self.params);
-    const Index at = unit * kLanes, tape_row = unit_vectors(self.H) * kLanes * K;
-    for (Index r = row; r < row + rows; ++r, dh += self.NV * kLanes) {
-      Vec kept[K], before[S], ds[S], past[S], gate[G], x[G], g[G];
-      const Real* slots = self.tape + r * tape_row + at * K;
-      unroll<K>([&](auto j) RNNFAST_INLINE_LAMBDA { kept[j] = raw_load(slots + j * kLanes); });
+    const Params<Cell, extras, V> scalars(params);
+    const Index tape_row = unit_vectors(H) * kLanes * K;
+    V kept[K], before[S], ds[S], past[S], gate[G], x[G], g[G];
+    unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
+      const Index row = first + (along == kAlongRows ? n : 0);
+      const Index at = (unit + (along == kAlongUnits ? n : 0)) * kLanes;
+      const Real* dh = dh_tile + n * (along == kAlongRows ? NV : 1) * kLanes;
+      const Real* slots = tape + row * tape_row + at * K;
+      unroll<K>([&](auto j)
+                    RNNFAST_INLINE_LAMBDA { kept[j].at[n] = raw_load(slots + j * kLanes); });
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if constexpr (Cell::reads_state(j)) {
-          before[j] = j ? raw_load(self.state[j][r] + at) : raw_load(self.state[j][r] + at, lanes);
+          before[j].at[n] = j ? raw_load(state[j][row] + at) : raw_load(state[j][row] + at, lanes);
         } else {
-          before[j] = Raw{};
+          before[j].at[n] = Raw{};
         }
+        Vec& d = ds[j].at[n];
         if constexpr (extras) {
-          ds[j] = j ? Vec(raw_load(self.carry[j][r] + at)) : self.received.h(r, at, dh);
-          if (self.dstates[j]) ds[j] = ds[j] + Vec(raw_load(self.dstates[j][r] + at, lanes));
+          d = j ? Vec(raw_load(carry[j][row] + at)) : received.h(row, at, dh);
+          if (dstates[j]) d = d + Vec(raw_load(dstates[j][row] + at, lanes));
         } else {
-          ds[j] = raw_load(self.carry[j][r] + at);
+          d = raw_load(carry[j][row] + at);
         }
       });
-      if constexpr (!extras) ds[0] = ds[0] + Vec(raw_load(dh));
-      if (self.dy) ds[0] = ds[0] + Vec(raw_load(self.dy[r] + at, lanes));
+      Vec& d = ds[0].at[n];
+      if constexpr (!extras) d = d + Vec(raw_load(dh));
+      if (dy) d = d + Vec(raw_load(dy[row] + at, lanes));
       if constexpr (extras) {
         unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-          past[j] = Raw{};
-          if (self.zoneout[j]) {
-            const Vec z = raw_load(self.zoneout[j][r] + at);
-            past[j] = z * ds[j];
-            ds[j] = (Vec(1) - z) * ds[j];
+          past[j].at[n] = Raw{};
+          if (zoneout[j]) {
+            const Vec z = raw_load(zoneout[j][row] + at);
+            past[j].at[n] = z * ds[j].at[n];
+            ds[j].at[n] = (Vec(1) - z) * ds[j].at[n];
           }
         });
         unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
-          gate[j] = self.dgates ? raw_load(self.dgates[r] + j * self.H + at, lanes) : Raw{};
+          gate[j].at[n] = dgates ? raw_load(dgates[row] + j * H + at, lanes) : Raw{};
         });
       }
-      Cell::backward(kept, scalars.get(), before, ds, extras ? gate : static_cast<Vec*>(nullptr), x,
-                     g);
+    });
+    Cell::backward(kept, scalars.get(), before, ds, extras ? gate : static_cast<V*>(nullptr), x, g);
+    unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
+      const Index row = first + (along == kAlongRows ? n : 0);
+      const Index at = (unit + (along == kAlongUnits ? n : 0)) * kLanes;
       if constexpr (extras) {
         unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-          ds[j] = ds[j] + past[j];
+          Vec& d = ds[j].at[n];
+          d = d + past[j].at[n];
           // That of h is bounded when the product with R^T has been added.
-          if (j && self.gradient_clip > 0) ds[j] = clamp(ds[j], Vec(raw_set(self.gradient_clip)));
+          if (j && gradient_clip > 0) d = clamp(d, Vec(raw_set(gradient_clip)));
         });
       }
-      const Index to = r * self.row_stride + at * G;
+      const Index to = row * row_stride + at * G;
       unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        raw_store(self.dgh + to + j * kLanes, g[j].v);
-        if constexpr (!Cell::one_gate_gradient) raw_store(self.dgx + to + j * kLanes, x[j].v);
+        raw_store(dgh + to + j * kLanes, g[j].at[n].v);
+        if constexpr (!Cell::one_gate_gradient) raw_store(dgx + to + j * kLanes, x[j].at[n].v);
       });
-      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA { raw_store(self.carry[j][r] + at, ds[j].v); });
-    }
+      unroll<S>([&](auto j)
+                    RNNFAST_INLINE_LAMBDA { raw_store(carry[j][row] + at, ds[j].at[n].v); });
+    });
   }
 };
 
@@ -125,10 +136,11 @@ struct StateGradient {
   Real* const* to[kMaxStates];  // (H,) rows; null: not wanted
   bool add;
 
-  RNNFAST_INLINE void operator()(Index panel, Index row, int rows, const Real* dh_tile) const {
+  RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
+                                 const Real* dh_tile) const {
     const Index units = unit_vectors(H);
     for (Index r = row; r < row + rows; ++r)
-      for (int v = 0; v < NV; ++v, dh_tile += kLanes) {
+      for (Index v = 0; v < panels * NV; ++v, dh_tile += kLanes) {
         const Index unit = panel * NV + v, at = unit * kLanes;
         if (unit >= units) continue;
         const int lanes = int(min_of(kLanes, H - at));

@@ -45,14 +45,52 @@ RNNFAST_INLINE Index gate_row_stride(Index H) {
 }
 
 // The cell's scalars as values; null where the plain call has none, so that the compiler drops them.
-template <class Cell, bool extras>
+template <class Cell, bool extras, class V>
 struct Params {
-  Vec at[Cell::P ? int(Cell::P) : 1];
+  V at[Cell::P ? int(Cell::P) : 1];
   RNNFAST_INLINE explicit Params(const Real* scalars) {
-    for (int p = 0; p < Cell::P; ++p) at[p] = raw_set(scalars[p]);
+    for (int p = 0; p < Cell::P; ++p) at[p] = V(double(scalars[p]));
   }
-  RNNFAST_INLINE const Vec* get() const { return extras && Cell::P ? at : nullptr; }
+  RNNFAST_INLINE const V* get() const { return extras && Cell::P ? at : nullptr; }
 };
+
+// What an epilogue takes at once: rows of a unit vector, or unit vectors of one row.
+constexpr int kAlongRows = 0, kAlongUnits = 1;
+// Inference at (128, 8, 64, 64) on one thread took, against 4: with 3, LSTM 1.03, GRU 1.02, RNN 1.02 of the time; with 8,
+// 1.04, 1.01 and 1.04; with 2, LSTM 1.02 (AVX2, Zen 3).
+constexpr int kBundle = 4;
+
+// f(Constant<n>, Constant<along>, lanes, unit, row, tile) for all unit vectors and rows of a finished part of a product
+// (see Epilogue) with G vectors for each of U units to a panel. `lanes` is a constant but for the last unit vector of an
+// H that kLanes does not divide.
+template <class F>
+RNNFAST_INLINE void each_bundle(Index H, int U, int G, Index panel, Index panels, Index row,
+                                Index rows, const Real* tile, F&& f) {
+  const Index first = panel * U, whole = min_of(panels * U, H / kLanes - first);
+  const int lanes = panels * U > whole ? int(H % kLanes) : 0;  // of one more unit vector
+  const Index vector = G * kLanes;
+  if (rows == 1) {
+    Index u = 0;
+    for (; u + kBundle <= whole; u += kBundle)
+      f(Constant<kBundle>{}, Constant<kAlongUnits>{}, Constant<kLanes>{}, first + u, row,
+        tile + u * vector);
+    for (; u < whole; ++u)
+      f(Constant<1>{}, Constant<kAlongUnits>{}, Constant<kLanes>{}, first + u, row,
+        tile + u * vector);
+    if (lanes) f(Constant<1>{}, Constant<kAlongUnits>{}, lanes, first + u, row, tile + u * vector);
+    return;
+  }
+  const auto run = [&](Index u, auto lanes) RNNFAST_INLINE_LAMBDA {
+    const Real* from = tile + u * vector;
+    Index r = row;
+    for (; r + kBundle <= row + rows; r += kBundle, from += kBundle * U * vector)
+      f(Constant<kBundle>{}, Constant<kAlongRows>{}, lanes, first + u, r, from);
+    for (; r < row + rows; ++r, from += U * vector)
+      f(Constant<1>{}, Constant<kAlongRows>{}, lanes, first + u, r, from);
+  };
+  for (Index u = 0; u < whole; ++u) run(u, Constant<kLanes>{});
+  if (lanes) run(whole, lanes);
+}
 
 // Epilogue of the recurrent product: the cell on a tile of gh. Tables have one entry per row of the step.
 template <class Cell, bool with_tape, bool extras>
@@ -67,57 +105,64 @@ struct CellForward {
       zoneout[Cell::S];  // extras: what each unit keeps of its old value; null: nothing
   const Real* params;    // extras: by Cell::Param
 
-  RNNFAST_INLINE void operator()(Index panel, Index row, int rows, const Real* gh_tile) const {
-    for (int u = 0; u < U; ++u) {
-      const Index unit = panel * U + u, lanes = min_of(kLanes, H - unit * kLanes);
-      const Real* gh = gh_tile + u * Cell::G * kLanes;
-      if (lanes == kLanes) run_rows(unit, row, rows, gh, Constant<kLanes>{});
-      else if (lanes > 0) run_rows(unit, row, rows, gh, int(lanes));
-    }
+  RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
+                                 const Real* gh) const {
+    const CellForward self = *this;  // a copy that no store through these pointers can change
+    each_bundle(H, self.U, Cell::G, panel, panels, row, rows, gh,
+                [&](auto N, auto along, auto lanes, Index unit, Index r, const Real* tile)
+                    RNNFAST_INLINE_LAMBDA { self.run<N, along>(unit, r, tile, lanes); });
   }
 
-  // One unit vector of each row; `lanes` is a constant but for the last unit of an H that kLanes does not divide.
-  template <class Lanes>
-  RNNFAST_INLINE void run_rows(Index unit, Index row, int rows, const Real* gh, Lanes lanes) const {
+  // N rows of one unit vector, or N unit vectors of one row. Every loop over gates, states and slots is unrolled, so
+  // that the arrays are registers: as plain loops they are memory, and a tile's cell takes 1.4 (AVX-512) to 2.5 times
+  // (AVX2) as long (benchmarks/cell_in_tile.cpp).
+  template <int N, int along, class Lanes>
+  RNNFAST_INLINE void run(Index unit, Index first, const Real* gh, Lanes lanes) const {
+    using V = Bundle<N>;
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
-    const CellForward self = *this;  // a copy that no store through these pointers can change
-    const Params<Cell, extras> scalars(self.params);
-    const Index at = unit * kLanes, tape_row = unit_vectors(self.H) * kLanes * K;
-    for (Index r = row; r < row + rows; ++r, gh += self.U * G * kLanes) {
-      // Every loop over gates, states and slots is unrolled, so that the arrays are registers: as plain loops they
-      // are memory, and a tile's cell takes 1.4 (AVX-512) to 2.5 times (AVX2) as long (benchmarks/cell_in_tile.cpp).
-      Vec x[G], g[G], s[S], old[S], kept[K];
-      const Real* gx_row = self.gx[r] + at * G;
+    const Params<Cell, extras, V> scalars(params);
+    const Index tape_row = unit_vectors(H) * kLanes * K;
+    V x[G], g[G], s[S], old[S], kept[K];
+    unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
+      const Index row = first + (along == kAlongRows ? n : 0);
+      const Index at = (unit + (along == kAlongUnits ? n : 0)) * kLanes;
+      const Real* gx_row = gx[row] + at * G;
+      const Real* gh_row = gh + n * (along == kAlongRows ? U : 1) * G * kLanes;
       unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        x[j] = raw_load(gx_row + j * kLanes);
-        g[j] = raw_load(gh + j * kLanes);
+        x[j].at[n] = raw_load(gx_row + j * kLanes);
+        g[j].at[n] = raw_load(gh_row + j * kLanes);
       });
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if constexpr (Cell::reads_state(j) || extras) {
-          s[j] = j ? raw_load(self.state[j][r] + at) : raw_load(self.state[j][r] + at, lanes);
+          s[j].at[n] = j ? raw_load(state[j][row] + at) : raw_load(state[j][row] + at, lanes);
         } else {
-          s[j] = Raw{};
+          s[j].at[n] = Raw{};
         }
-        old[j] = s[j];
+        old[j].at[n] = s[j].at[n];
       });
-      Cell::forward(x, g, scalars.get(), s, kept);
+    });
+    Cell::forward(x, g, scalars.get(), s, kept);
+    unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
+      const Index row = first + (along == kAlongRows ? n : 0);
+      const Index at = (unit + (along == kAlongUnits ? n : 0)) * kLanes;
       if constexpr (extras) {
         unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-          if (self.zoneout[j]) {
-            const Vec z = raw_load(self.zoneout[j][r] + at);
-            s[j] = z * old[j] + (Vec(1) - z) * s[j];
+          if (zoneout[j]) {
+            const Vec z = raw_load(zoneout[j][row] + at);
+            s[j].at[n] = z * old[j].at[n] + (Vec(1) - z) * s[j].at[n];
           }
         });
       }
-      raw_store(self.to[0][r] + at, s[0].v, lanes);
+      raw_store(to[0][row] + at, s[0].at[n].v, lanes);
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        if constexpr (j > 0) raw_store(self.to[j][r] + at, s[j].v);
+        if constexpr (j > 0) raw_store(to[j][row] + at, s[j].at[n].v);
       });
       if constexpr (with_tape) {
-        Real* slots = self.tape + r * tape_row + at * K;
-        unroll<K>([&](auto j) RNNFAST_INLINE_LAMBDA { raw_store(slots + j * kLanes, kept[j].v); });
+        Real* slots = tape + row * tape_row + at * K;
+        unroll<K>([&](auto j)
+                      RNNFAST_INLINE_LAMBDA { raw_store(slots + j * kLanes, kept[j].at[n].v); });
       }
-    }
+    });
   }
 };
 

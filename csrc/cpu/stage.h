@@ -20,16 +20,18 @@ RNNFAST_INLINE void with_constant(int value, F&& f) {
   }
 }
 
-// What becomes of a finished tile: rows [row, row + rows) of the product, one panel wide, still in L1. Called
-// through a pointer, once per tile, so that a product is compiled once per width and not once per epilogue.
+// What becomes of a finished part of the product, still in L1: rows [row, row + rows) of one panel, or, where there is
+// one row, panels [panel, panel + panels) side by side. Called through a pointer, so that a product is compiled once per
+// width and not once per epilogue.
 struct Epilogue {
   const void* self;
-  void (*run)(const void* self, Index panel, Index row, int rows, const Real* out);
+  void (*run)(const void* self, Index panel, Index panels, Index row, Index rows, const Real* out);
 };
 template <class E>
 RNNFAST_INLINE Epilogue epilogue(const E& e) {
-  return {&e, [](const void* self, Index panel, Index row, int rows, const Real* out) {
-            (*static_cast<const E*>(self))(panel, row, rows, out);
+  return {&e,
+          [](const void* self, Index panel, Index panels, Index row, Index rows, const Real* out) {
+            (*static_cast<const E*>(self))(panel, panels, row, rows, out);
           }};
 }
 
@@ -129,6 +131,9 @@ RNNFAST_NOINLINE void row_by_columns(const ColumnPanels& W, Index first, Index l
 // two, at H = 256 as long as before (AVX2, Zen 3; medians of 7 pairs that spread by 5 to 10 %).
 constexpr Index kSliceBytes = 16 << 10, kGroupRows = 48;
 
+// With one row, so many panels go to the epilogue at once.
+constexpr Index kPanelsAtOnce = 8;
+
 // The product of rows[0..n) with panels [first, last) of `source` (K terms each). init: null, or a packed
 // row of starting values, one tile width per panel. Odd steps walk backwards: the panels used last are
 // the ones still in cache (20 % at B=1 when the weights are just over a cache level).
@@ -143,41 +148,38 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
     source.pack(panel, panels.buffer);
     return panels.buffer;
   };
-  if (n == 1 && !panels.packed && K > 0) {
-    if constexpr (Source::by_columns) {
-      row_by_columns(source, first, last, rows[0], panels.buffer,
-                     panels.buffer + (last - first) * kWidth);
-      for (Index j = first; j < last; ++j)
-        epilogue.run(epilogue.self, j, 0, 1, panels.buffer + (j - first) * kWidth);
-    } else {
-      for (Index j = first; j < last; ++j) {
-        const Real* start = init ? init + j * kWidth : nullptr;
-        if ((j + 1) * source.U * kLanes <= source.H) {
-          row_by_rows<NV>(source, j, rows[0], start, out);
-        } else {
-          row_tile<1, NV>(rows[0], weights(j), panels.size, K, start, out);
-        }
-        epilogue.run(epilogue.self, j, 0, 1, out);
-      }
-    }
-    return;
-  }
   if (n == 1) {
-    Index left = last - first;
-    while (left > 0) {
-      int pn = max_panels<NV>();
-      while (pn > left) pn /= 2;
-      const Index panel = backwards ? first + left - pn : last - left;
-      const Real* w = weights(panel);
-      const Real* start = init ? init + panel * kWidth : nullptr;
-      if (pn == 8)
-        row_tile<max_panels<NV>() >= 8 ? 8 : 1, NV>(rows[0], w, panels.size, K, start, out);
-      else if (pn == 4)
-        row_tile<max_panels<NV>() >= 4 ? 4 : 1, NV>(rows[0], w, panels.size, K, start, out);
-      else if (pn == 2) row_tile<2, NV>(rows[0], w, panels.size, K, start, out);
-      else row_tile<1, NV>(rows[0], w, panels.size, K, start, out);
-      for (int i = 0; i < pn; ++i) epilogue.run(epilogue.self, panel + i, 0, 1, out + i * kWidth);
-      left -= pn;
+    if constexpr (Source::by_columns)
+      if (!panels.packed && K > 0) {
+        const Index count = last - first;
+        row_by_columns(source, first, last, rows[0], panels.buffer, panels.buffer + count * kWidth);
+        epilogue.run(epilogue.self, first, count, 0, 1, panels.buffer);
+        return;
+      }
+    for (Index done = 0; done < last - first;) {
+      const Index count = min_of(kPanelsAtOnce, last - first - done);
+      const Index panel = backwards ? last - done - count : first + done;
+      for (Index i = 0; i < count;) {
+        Real* const to = out + i * kWidth;
+        const Real* const start = init ? init + (panel + i) * kWidth : nullptr;
+        if constexpr (!Source::by_columns)
+          if (!panels.packed && K > 0 && (panel + i + 1) * source.U * kLanes <= source.H) {
+            row_by_rows<NV>(source, panel + i++, rows[0], start, to);
+            continue;
+          }
+        const Real* const w = weights(panel + i);
+        int pn = panels.packed || K == 0 ? max_panels<NV>() : 1;
+        while (pn > count - i) pn /= 2;
+        if (pn == 8)
+          row_tile<max_panels<NV>() >= 8 ? 8 : 1, NV>(rows[0], w, panels.size, K, start, to);
+        else if (pn == 4)
+          row_tile<max_panels<NV>() >= 4 ? 4 : 1, NV>(rows[0], w, panels.size, K, start, to);
+        else if (pn == 2) row_tile<2, NV>(rows[0], w, panels.size, K, start, to);
+        else row_tile<1, NV>(rows[0], w, panels.size, K, start, to);
+        i += pn;
+      }
+      epilogue.run(epilogue.self, panel, count, 0, 1, out);
+      done += count;
     }
     return;
   }
@@ -195,7 +197,6 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
       Index ld_start = 0, k = 0;
       do {
         const Index terms = min_of(depth, K - k);
-        const bool done = k + terms == K;
         for (Index block = block0, r = row0; block < block1; ++block) {
           const Index end = (block + 1) * n / blocks;
           const int mb = int(end - r);
@@ -204,12 +205,12 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
           with_constant<kRows>(mb, [&](auto MB) RNNFAST_INLINE_LAMBDA {
             tile<MB, NV>(rows + r, k, w + k * kWidth, terms, before, ld_start, sums);
           });
-          if (done) epilogue.run(epilogue.self, panel, r, mb, sums);
           r = end;
         }
         k += terms;
         ld_start = kWidth;
       } while (k < K);
+      epilogue.run(epilogue.self, panel, 1, row0, block1 * n / blocks - row0, out);
     }
   }
 }
@@ -239,10 +240,11 @@ struct Store {
   Real* const* to;
   Index N;
   int width;
-  RNNFAST_INLINE void operator()(Index panel, Index r, int rows, const Real* out) const {
+  RNNFAST_INLINE void operator()(Index panel, Index panels, Index r, Index rows,
+                                 const Real* out) const {
     const Index column = panel * width;
-    const Index valid = min_of(width, N - column);
-    for (int m = 0; m < rows; ++m, out += width) {
+    const Index valid = min_of(panels * width, N - column);
+    for (Index m = 0; m < rows; ++m, out += width) {
       Real* row = to[r + m] + column;
       Index j = 0;
       for (; j + kLanes <= valid; j += kLanes) raw_store(row + j, raw_load(out + j));

@@ -5,7 +5,7 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -69,6 +69,41 @@ RNNFAST_INLINE Raw raw_fma(Raw a, Raw b, Raw c) {
 #endif
 }
 
+// a < b ? a : b and a > b ? a : b in each lane, so b where either is NaN. As instructions: from the conditional the
+// compiler makes a comparison and a blend.
+RNNFAST_INLINE Raw raw_min(Raw a, Raw b) {
+  constexpr bool f32 = sizeof(Real) == 4;
+#if RNNFAST_VECTOR_BYTES == 64
+  if constexpr (f32) return (Raw)_mm512_min_ps((__m512)a, (__m512)b);
+  else return (Raw)_mm512_min_pd((__m512d)a, (__m512d)b);
+#elif RNNFAST_VECTOR_BYTES == 32
+  if constexpr (f32) return (Raw)_mm256_min_ps((__m256)a, (__m256)b);
+  else return (Raw)_mm256_min_pd((__m256d)a, (__m256d)b);
+#elif defined(__SSE2__)
+  if constexpr (f32) return (Raw)_mm_min_ps((__m128)a, (__m128)b);
+  else return (Raw)_mm_min_pd((__m128d)a, (__m128d)b);
+#else
+  (void)f32;
+  return a < b ? a : b;
+#endif
+}
+RNNFAST_INLINE Raw raw_max(Raw a, Raw b) {
+  constexpr bool f32 = sizeof(Real) == 4;
+#if RNNFAST_VECTOR_BYTES == 64
+  if constexpr (f32) return (Raw)_mm512_max_ps((__m512)a, (__m512)b);
+  else return (Raw)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif RNNFAST_VECTOR_BYTES == 32
+  if constexpr (f32) return (Raw)_mm256_max_ps((__m256)a, (__m256)b);
+  else return (Raw)_mm256_max_pd((__m256d)a, (__m256d)b);
+#elif defined(__SSE2__)
+  if constexpr (f32) return (Raw)_mm_max_ps((__m128)a, (__m128)b);
+  else return (Raw)_mm_max_pd((__m128d)a, (__m128d)b);
+#else
+  (void)f32;
+  return a > b ? a : b;
+#endif
+}
+
 // The first n lanes (1 <= n <= kLanes); the others read as 0 and are never touched in memory.
 RNNFAST_INLINE Raw raw_load(const Real* p, int n) {
   if (n >= kLanes) return raw_load(p);
@@ -117,8 +152,8 @@ struct Vec {
   // longer (AVX-512, Xeon).
   friend RNNFAST_INLINE Vec operator/(Vec a, Vec b) { return a.v / b.v; }
   friend RNNFAST_INLINE Vec fma(Vec a, Vec b, Vec c) { return raw_fma(a.v, b.v, c.v); }
-  friend RNNFAST_INLINE Vec at_most(Vec x, Vec bound) { return bound.v < x.v ? bound.v : x.v; }
-  friend RNNFAST_INLINE Vec at_least(Vec x, Vec bound) { return bound.v > x.v ? bound.v : x.v; }
+  friend RNNFAST_INLINE Vec at_most(Vec x, Vec bound) { return raw_min(bound.v, x.v); }
+  friend RNNFAST_INLINE Vec at_least(Vec x, Vec bound) { return raw_max(bound.v, x.v); }
   friend RNNFAST_INLINE Vec clamp(Vec x, Vec bound) {
     return at_least(at_most(x, bound), Vec(-bound.v));
   }
@@ -155,6 +190,67 @@ RNNFAST_INLINE void unroll(F&& f) {
     unroll<N, I + 1>(f);
   }
 }
+
+// N vectors as one value, each operation on all of them in turn. An activation is one long chain of operations that
+// wait for each other, and the CPU looks only so far ahead for others to begin meanwhile: here they stand beside it.
+template <int N>
+struct Bundle {
+  using Real = rnnfast::Real;
+  Vec at[N];
+  Bundle() = default;
+  RNNFAST_INLINE explicit Bundle(double s) {
+    each([&](auto) RNNFAST_INLINE_LAMBDA { return Vec(s); });
+  }
+  template <class F>
+  RNNFAST_INLINE Bundle& each(F&& f) {
+    unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA { at[n] = f(n); });
+    return *this;
+  }
+  template <class F>
+  static RNNFAST_INLINE Bundle of(F&& f) {
+    Bundle r;
+    return r.each(f);
+  }
+#define RNNFAST_EACH(expression) of([&](auto n) RNNFAST_INLINE_LAMBDA { return expression; })
+  friend RNNFAST_INLINE Bundle operator+(Bundle a, Bundle b) {
+    return RNNFAST_EACH(a.at[n] + b.at[n]);
+  }
+  friend RNNFAST_INLINE Bundle operator-(Bundle a, Bundle b) {
+    return RNNFAST_EACH(a.at[n] - b.at[n]);
+  }
+  friend RNNFAST_INLINE Bundle operator*(Bundle a, Bundle b) {
+    return RNNFAST_EACH(a.at[n] * b.at[n]);
+  }
+  friend RNNFAST_INLINE Bundle operator/(Bundle a, Bundle b) {
+    return RNNFAST_EACH(a.at[n] / b.at[n]);
+  }
+  friend RNNFAST_INLINE Bundle fma(Bundle a, Bundle b, Bundle c) {
+    return RNNFAST_EACH(fma(a.at[n], b.at[n], c.at[n]));
+  }
+  friend RNNFAST_INLINE Bundle at_most(Bundle x, Bundle bound) {
+    return RNNFAST_EACH(at_most(x.at[n], bound.at[n]));
+  }
+  friend RNNFAST_INLINE Bundle at_least(Bundle x, Bundle bound) {
+    return RNNFAST_EACH(at_least(x.at[n], bound.at[n]));
+  }
+  friend RNNFAST_INLINE Bundle clamp(Bundle x, Bundle bound) {
+    return RNNFAST_EACH(clamp(x.at[n], bound.at[n]));
+  }
+  friend RNNFAST_INLINE Bundle if_within(Bundle x, Bundle bound, Bundle value) {
+    return RNNFAST_EACH(if_within(x.at[n], bound.at[n], value.at[n]));
+  }
+  friend RNNFAST_INLINE Bundle unless_negative(Bundle x, Bundle value) {
+    return RNNFAST_EACH(unless_negative(x.at[n], value.at[n]));
+  }
+  friend RNNFAST_INLINE Bundle absolute(Bundle x) { return RNNFAST_EACH(absolute(x.at[n])); }
+  friend RNNFAST_INLINE Bundle copy_sign(Bundle x, Bundle s) {
+    return RNNFAST_EACH(copy_sign(x.at[n], s.at[n]));
+  }
+  friend RNNFAST_INLINE Bundle power_of_two(Bundle z) {
+    return RNNFAST_EACH(power_of_two(z.at[n]));
+  }
+#undef RNNFAST_EACH
+};
 
 }  // namespace
 }  // namespace rnnfast
