@@ -114,8 +114,7 @@ struct CellForward {
   }
 
   // N rows of one unit vector, or N unit vectors of one row. Every loop over gates, states and slots is unrolled, so
-  // that the arrays are registers: as plain loops they are memory, and a tile's cell takes 1.4 (AVX-512) to 2.5 times
-  // (AVX2) as long (benchmarks/cell_in_tile.cpp).
+  // that the arrays are registers and not memory.
   template <int N, int along, class Lanes>
   RNNFAST_INLINE void run(Index unit, Index first, const Real* gh, Lanes lanes) const {
     using V = Bundle<N>;
