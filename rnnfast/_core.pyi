@@ -54,6 +54,27 @@ class Prepared:
     def D(self) -> int: ...
     def made_from(self, params: tuple[_Row, ...], /) -> bool: ...  # whether they hold it still
 
+class TensorStack:
+    """A stack of layers whose weights are parameters of a PyTorch module; calls of it."""
+
+    def run(
+        self,
+        packed: tuple[Prepared | None, ...],  # of each layer
+        parameters: dict[str, Any],  # of the module
+        x: Any,
+        hx: Any,  # as PyTorch's layer takes both
+        batch_first: Any,  # in truth value
+        grad: bool,  # whether gradients are on
+        threads: int,  # at most; as many as pay
+        /,
+    ) -> tuple[Any, Any] | bool | None:
+        """Return (y, state) as PyTorch's layer does.
+
+        Or True where a tensor needs a gradient: all was checked, nothing has run. False where what
+        is packed is not of the weights as they are. None for what is not plain: tensors that are
+        not dense, of another class, dtype or shape, parameters elsewhere than they were.
+        """
+
 class Stream:
     """Layers of one direction that run a step, or a few, at a time and carry their state.
 
@@ -136,17 +157,15 @@ def between_layers(
     /,
 ) -> np.ndarray | None: ...
 def prepare(cell: str, params: tuple[_Row, ...], /) -> Prepared | None: ...
-def forward_packed(
-    packed: tuple[Prepared | None, ...],  # of each layer of a stack
-    rows: tuple[tuple[_Row, ...], ...],  # of each layer; None where they are not what was packed
-    x: int,  # the address of (T, B, I), or (B, T, I) with batch_first; all addresses are trusted
-    T: int,
-    B: int,
-    batch_first: bool,
-    states: tuple[int | None, ...] | None,  # the addresses of S arrays (L*D, B, H), None is zero
-    threads: _Threads,
+def tensor_stack(
+    tensor: Any,  # torch.Tensor
+    cell: str,
+    names: tuple[str, ...],
+    known: tuple[Any, ...],  # by name, C-contiguous parameters or None
+    rows: tuple[tuple[_Row, ...], ...],  # of each layer, arrays on the parameters' memory
+    least_steps: int,  # T*B from which packed copies are used
     /,
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]] | None: ...  # y (T, B, D*H), S arrays (L*D, B, H)
+) -> TensorStack | None: ...  # None too where PyTorch has no DLPack exchange API
 def linear_forward(
     x: np.ndarray,  # (N, K)
     W: np.ndarray,  # (M, K)

@@ -215,11 +215,11 @@ def test_nothing_is_kept_of_a_module_that_is_gone_and_nothing_goes_with_a_copy()
     torch.save(layer, file)
     assert set(vars(layer)) == set(vars(nn.LSTM(I, H)))
     p, key = weakref.ref(layer.weight_hh_l0), id(layer)
-    assert key in _weights._kept
+    assert key in _weights.noted
     del layer
     gc.collect()
     assert p() is None
-    assert key not in _weights._kept
+    assert key not in _weights.noted
 
 
 def test_what_leaves_the_cpu_is_let_go() -> None:
@@ -228,7 +228,7 @@ def test_what_leaves_the_cpu_is_let_go() -> None:
         layer(torch.randn(3, 2, I))
         layer.to("meta")(torch.randn(3, 2, I, device="meta"))
     assert _weights.kept_of(layer) is None
-    assert id(layer) not in _weights._kept
+    assert id(layer) not in _weights.noted
 
 
 @pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "RNNCell"])

@@ -25,6 +25,19 @@ bool parse_weights(py::handle row, int G, Index I, Index H, Weights<Real>& out) 
          optional_array<Real>(PyTuple_GET_ITEM(t, 3), {G * H}, out.at[3]);
 }
 
+// The same for whoever only sums them up.
+using AnyWeights = Weights<void>;
+template <class Real>
+bool parse_any_weights(py::handle row, int G, Index I, Index H, AnyWeights& out) {
+  Weights<Real> weights;
+  if (!parse_weights(row, G, I, H, weights)) return false;
+  for (int w = 0; w < kWeights; ++w) out.at[w] = weights.at[w];
+  return true;
+}
+
+// Of all parameters of a layer.
+uint64_t checksum_of(int type, const AnyWeights* rows, size_t D, int G, Index I, Index H);
+
 // The last kernel of this thread: cell (or linear), pass, dtype; the instruction set is added when asked for.
 void note_kernel(const char* cell, const char* pass, int type);
 std::string last_kernel();
@@ -48,9 +61,6 @@ py::object forward(py::handle cell, py::handle x, py::handle params, py::handle 
                    py::handle out, py::handle keep_tape, py::handle threads, py::handle options);
 py::object backward(const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_dx,
                     py::handle threads, py::handle dstates, py::handle dgates);
-py::object forward_packed(py::handle packed, py::handle rows, py::handle x, py::handle T,
-                          py::handle B, py::handle batch_first, py::handle states,
-                          py::handle threads);
 py::object between_layers(py::handle x, py::handle add, py::handle H, py::handle p, py::handle seed,
                           py::handle layer, py::handle t0, py::handle row_ids,
                           py::handle cu_seqlens, py::handle threads);

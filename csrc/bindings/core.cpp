@@ -5,6 +5,7 @@
 #include "../team/crowd.h"
 #include "../team/team.h"
 #include "call.h"
+#include "packed_stack.h"
 #include "stream.h"
 
 namespace rnnfast {
@@ -18,18 +19,11 @@ thread_local LastKernel last;
 // Of all parameters of a layer; false where they are not of these sizes.
 template <class Real>
 bool checksum_of(py::handle params, int G, Index I, Index H, uint64_t& sum) {
-  std::vector<Weights<Real>> rows(size_t(PyTuple_GET_SIZE(params.ptr())));
+  std::vector<AnyWeights> rows(size_t(PyTuple_GET_SIZE(params.ptr())));
   for (size_t dir = 0; dir < rows.size(); ++dir)
-    if (!parse_weights(PyTuple_GET_ITEM(params.ptr(), Index(dir)), G, I, H, rows[dir]))
+    if (!parse_any_weights<Real>(PyTuple_GET_ITEM(params.ptr(), Index(dir)), G, I, H, rows[dir]))
       return false;
-  const Index sizes[kWeights] = {G * H * I, G * H * H, G * H, G * H};
-  const MaybeRelease release(double(rows.size()) * double(sizes[0] + sizes[1]));
-  sum = 0;
-  for (const auto& row : rows)
-    for (int w = 0; w < kWeights; ++w) {
-      const size_t n = row.at[w] ? size_t(sizes[w]) : 0;
-      sum = kernels<Real>().checksum(row.at[w] ? row.at[w] : row.at[0], n * sizeof(Real), sum);
-    }
+  sum = checksum_of(type_number<Real>(), rows.data(), rows.size(), G, I, H);
   return true;
 }
 
@@ -257,6 +251,23 @@ bool sizes_of(py::handle params, int G, int& type, Index& I, Index& H) {
   return H > 0;
 }
 
+uint64_t checksum_of(int type, const AnyWeights* rows, size_t D, int G, Index I, Index H) {
+  const size_t sizes[kWeights] = {size_t(G * H * I), size_t(G * H * H), size_t(G * H),
+                                  size_t(G * H)};
+  const size_t itemsize = type == kFloat ? sizeof(float) : sizeof(double);
+  const auto& sum_of = type == kFloat ? kernels<float>().checksum : kernels<double>().checksum;
+  const MaybeRelease release(double(D) * double(sizes[0] + sizes[1]));
+  uint64_t sum = 0;
+  for (size_t dir = 0; dir < D; ++dir) {
+    const AnyWeights& row = rows[dir];
+    for (int w = 0; w < kWeights; ++w) {
+      const size_t n = row.at[w] ? sizes[w] : 0;
+      sum = sum_of(row.at[w] ? row.at[w] : row.at[0], n * itemsize, sum);
+    }
+  }
+  return sum;
+}
+
 void note_kernel(const char* cell, const char* pass, int type) {
   last = {cell, pass, type == kFloat ? "f32" : "f64"};
 }
@@ -306,7 +317,8 @@ PYBIND11_MODULE(_core, m) {
         py::arg() = py::none(), py::arg() = py::none());
   m.def("between_layers", between_layers);
   m.def("prepare", prepare);
-  m.def("forward_packed", forward_packed);
+  m.attr("TensorStack") = make_tensor_stack_type();
+  m.def("tensor_stack", tensor_stack);
   m.def("linear_forward", linear_forward);
   m.def("linear_backward", linear_backward);
   m.def("set_num_threads", [](int n) {

@@ -7,23 +7,8 @@
 namespace rnnfast::cuda {
 namespace {
 
-// The agreed layout.
-struct DLTensor {
-  void* data;
-  int32_t device_type, device_id;
-  int32_t ndim;
-  uint8_t type_code, type_bits;
-  uint16_t type_lanes;
-  int64_t *shape, *strides;  // strides in elements; null: C-contiguous
-  uint64_t byte_offset;
-};
-struct DLManagedTensor {
-  DLTensor tensor;
-  void* context;
-  void (*deleter)(DLManagedTensor*);
-};
-constexpr int32_t kCuda = 2;
-enum TypeCode : uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBool = 6 };
+using namespace dlpack;
+
 // Whoever takes a capsule gives it the other name.
 constexpr const char *kName = "dltensor", *kUsedName = "used_dltensor";
 
@@ -51,10 +36,10 @@ py::dtype dtype_of(const DLTensor& t) {
     case kUInt:
       kind = "u";
       break;
-    case kFloat:
+    case kFloating:
       kind = "f";
       break;
-    case kBool:
+    case kBoolean:
       kind = "b";
       break;
     default:
@@ -81,7 +66,7 @@ py::capsule to_dlpack(py::object owner, uintptr_t pointer, const std::vector<int
   t.device_id = device;
   t.ndim = int32_t(shape.size());
   const char kind = dtype.kind();
-  t.type_code = kind == 'i' ? kInt : kind == 'u' ? kUInt : kind == 'b' ? kBool : kFloat;
+  t.type_code = kind == 'i' ? kInt : kind == 'u' ? kUInt : kind == 'b' ? kBoolean : kFloating;
   t.type_bits = uint8_t(dtype.itemsize() * 8);
   t.type_lanes = 1;
   t.shape = made->shape.data();

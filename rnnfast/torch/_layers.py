@@ -39,6 +39,7 @@ __all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
 
 _CELLS = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu", "LSTM": "lstm", "GRU": "gru"}
 _OWN = (*_options.CELL, "initial_state")
+_is_compiling = torch.compiler.is_compiling
 
 
 class Recurrent(nn.RNNBase):
@@ -110,13 +111,9 @@ class Recurrent(nn.RNNBase):
         return f"rnnfast.torch.{_stock_class(type(self)).__name__}"
 
     def _wants_own(self) -> bool:
-        return bool(
-            self.recurrent_dropout
-            or self.zoneout
-            or self.weight_drop
-            or self.cell_clip
-            or self.initial_state != "zero"
-        )
+        if self.recurrent_dropout or self.zoneout or self.weight_drop or self.cell_clip:
+            return True
+        return self.initial_state != "zero"
 
     def _weights(self) -> list[Any]:
         """Weights as they are now; PyTorch's flat list is not yet what functional_call put in."""
@@ -158,21 +155,18 @@ class Recurrent(nn.RNNBase):
 
         `rnnfast.options` says what each means. Under `batch_first` (T, B) is (B, T).
         """
-        if torch.compiler.is_compiling():
+        if _is_compiling():
             return self._forward_compiled(input, hx, options)
         if "torch._dynamo" in sys.modules:
-            return _dispatch.untraced(Recurrent._forward_eager)(self, input, hx, options)
-        return self._forward_eager(input, hx, options)
+            return _dispatch.untraced(_quick.run)(self, input, hx, options)
+        return _quick.run(self, input, hx, options)
 
     def _forward_eager(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
+        """Run a call that may be anything."""
         if type(input) is not Tensor and isinstance(input, Proxy):
             return _dispatch.as_leaf(self, input, hx, options)
         if options or self._wants_own():
             return self._forward_extended(input, hx, options)
-        if not (self.dropout and self.training):
-            result = _quick.run(self, input, hx)
-            if result is not None:
-                return result
         packed = isinstance(input, PackedSequence)
         x = input.data if packed else input
         weights = self._fitting(input, x, hx, packed)

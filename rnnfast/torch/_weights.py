@@ -24,6 +24,7 @@ from . import _cuda_device, _dispatch
 
 __all__ = [
     *("DeviceWeights", "Weights", "apart", "as_array", "as_weight", "find", "in_rows", "kept_of"),
+    "noted",
 ]
 
 # Up to so many steps kernels run on weights as they lie, and packed ones pay only where both they
@@ -34,8 +35,10 @@ _FEW_STEPS = 16
 _SMALL_BYTES = 2**19
 
 _compiled = _backend.compiled
-# By the module's id, for a WeakKeyDictionary takes three times as long to ask.
-_kept: dict[int, tuple[Callable[[], Any], Weights]] = {}
+noted: dict[int, tuple[Callable[[], Any], Weights]] = {}
+"""A module, weakly, and what was kept of it, whose weights may have changed since; by the module's
+id, for a WeakKeyDictionary takes three times as long to ask."""
+
 _address, _lies_as = Tensor.data_ptr, Tensor.is_set_to
 _dtype = Tensor.dtype.__get__
 
@@ -94,12 +97,15 @@ class Weights:
         Whether all are parameters on whose own memory the arrays are.
     prepared : tuple
         Packed copies, by layer; None of those not made yet.
+    stack : TensorStack or None
+        Calls on them by the shortest road; None where PyTorch is older than 2.10, or they do not
+        stay.
     """
 
     __slots__ = (
         *("D", "H", "I", "L", "S", "bias", "cell", "dtype"),
-        *("_bytes", "addresses", "aliases", "dtypes", "known", "names", "prepared", "rows"),
-        *("stay", "tensors"),
+        *("addresses", "aliases", "dtypes", "known", "names", "prepared", "rows"),
+        *("least_steps", "stack", "stay", "tensors"),
     )
 
     def __init__(
@@ -113,7 +119,6 @@ class Weights:
         self.rows = tuple(in_rows(arrays, D, bias))
         W, R = self.rows[0][0][:2]
         self.L, self.I, self.H = len(self.rows), W.shape[1], R.shape[1]
-        self._bytes = sum(a.nbytes for a in arrays)
         self.addresses = tuple(map(_address, self.tensors))
         self.aliases = tuple(t.detach() for t in self.tensors)
         self.dtypes = tuple(map(_dtype, self.tensors))
@@ -123,10 +128,15 @@ class Weights:
             a.ctypes.data for a in arrays
         )
         self.prepared: tuple[Any, ...] = (None,) * len(self.rows)
+        self.least_steps = 1 if sum(a.nbytes for a in arrays) <= _SMALL_BYTES else _FEW_STEPS + 1
+        self.stack: Any = None
+        if self.stay:
+            given = self.names, self.known, self.rows, self.least_steps
+            self.stack = _compiled["auto"].tensor_stack(Tensor, cell, *given)
 
     def pays_to_pack(self, steps: int) -> bool:
         """Whether a call of T*B steps without a tape is faster on packed copies."""
-        return self.stay and (steps > _FEW_STEPS or self._bytes <= _SMALL_BYTES)
+        return self.stay and steps >= self.least_steps
 
     def pack(self) -> tuple[Any, ...]:
         """Return packed copies of the weights as they are now, by layer."""
@@ -159,7 +169,7 @@ def apart(weights: Weights | DeviceWeights, x: Tensor) -> str | None:
 
 def kept_of(module: Any) -> Weights | None:
     """Return what is kept of a module, if its weights are still in the same memory and shape."""
-    entry = _kept.get(id(module))
+    entry = noted.get(id(module))
     if entry is None or entry[0]() is not module:
         return None
     kept = entry[1]
@@ -172,7 +182,7 @@ def kept_of(module: Any) -> Weights | None:
         and tuple(map(_dtype, tensors)) == kept.dtypes
     ):
         return kept
-    _kept.pop(id(module), None)
+    noted.pop(id(module), None)
     return None
 
 
@@ -202,5 +212,5 @@ def find(
     made = Weights(cell, names, tensors, D, bias)
     if made.stay:
         key = id(module)
-        _kept[key] = weakref.ref(module, lambda _: _kept.pop(key, None)), made
+        noted[key] = weakref.ref(module, lambda _: noted.pop(key, None)), made
     return made
