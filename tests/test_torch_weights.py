@@ -142,6 +142,7 @@ def test_large_weights_are_packed_only_for_many_steps(monkeypatch: pytest.Monkey
     monkeypatch.setattr(_weights, "_SMALL_BYTES", 0)
     with torch.no_grad():
         layer(few)
+        layer(few)  # by the road of what has been seen before
         kept = _weights.kept_of(layer)
         assert kept.prepared == (None,)
         layer(many)
