@@ -51,24 +51,29 @@ struct CellBackward {
 
   RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
                                  const Real* dh) const {
-    const CellBackward self = *this;
     each_bundle(H, NV, 1, panel, panels, row, rows, dh,
-                [&](auto N, auto along, auto lanes, Index unit, Index r, const Real* tile)
-                    RNNFAST_INLINE_LAMBDA { self.run<N, along>(unit, r, tile, lanes); });
+                [&](auto N, const Place& p, Index count)
+                    RNNFAST_INLINE_LAMBDA { run<N>(p, count); });
   }
 
   // As in CellForward.
-  template <int N, int along, class Lanes>
-  RNNFAST_INLINE void run(Index unit, Index first, const Real* dh_tile, Lanes lanes) const {
+  template <int N>
+  RNNFAST_NOINLINE void run(Place p, Index count) const {
+    const CellBackward self = *this;
+    const Params<Cell, extras, Bundle<N>> scalars(params);
+    for (; count > 0; --count, p.advance(N)) self.run_bundle<N>(p, scalars);
+  }
+  template <int N>
+  RNNFAST_INLINE void run_bundle(const Place& p,
+                                 const Params<Cell, extras, Bundle<N>>& scalars) const {
     using V = Bundle<N>;
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
-    const Params<Cell, extras, V> scalars(params);
     const Index tape_row = unit_vectors(H) * kLanes * K;
+    const int lanes = N > 1 ? kLanes : int(min_of(kLanes, H - p.unit * kLanes));
     V kept[K], before[S], ds[S], past[S], gate[G], x[G], g[G];
     unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
-      const Index row = first + (along == kAlongRows ? n : 0);
-      const Index at = (unit + (along == kAlongUnits ? n : 0)) * kLanes;
-      const Real* dh = dh_tile + n * (along == kAlongRows ? NV : 1) * kLanes;
+      const Index row = p.row_of(n), at = p.at(n);
+      const Real* dh = p.tile + n * p.step;
       const Real* slots = tape + row * tape_row + at * K;
       unroll<K>([&](auto j)
                     RNNFAST_INLINE_LAMBDA { kept[j].at[n] = raw_load(slots + j * kLanes); });
@@ -105,8 +110,7 @@ struct CellBackward {
     });
     Cell::backward(kept, scalars.get(), before, ds, extras ? gate : static_cast<V*>(nullptr), x, g);
     unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
-      const Index row = first + (along == kAlongRows ? n : 0);
-      const Index at = (unit + (along == kAlongUnits ? n : 0)) * kLanes;
+      const Index row = p.row_of(n), at = p.at(n);
       if constexpr (extras) {
         unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
           Vec& d = ds[j].at[n];

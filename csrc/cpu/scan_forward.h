@@ -54,42 +54,41 @@ struct Params {
   RNNFAST_INLINE const V* get() const { return extras && Cell::P ? at : nullptr; }
 };
 
-// What an epilogue takes at once: rows of a unit vector, or unit vectors of one row.
-constexpr int kAlongRows = 0, kAlongUnits = 1;
-// Inference at (128, 8, 64, 64) on one thread took, against 4: with 3, LSTM 1.03, GRU 1.02, RNN 1.02 of the time; with 8,
-// 1.04, 1.01 and 1.04; with 2, LSTM 1.02 (AVX2, Zen 3).
+// Unit vectors that an epilogue takes at once. Inference at (128, 8, 64, 64) on one thread took, against 4: with 3, LSTM
+// 1.03, GRU 1.02, RNN 1.02 of the time; with 8, 1.04, 1.01 and 1.04; with 2, LSTM 1.02 (AVX2, Zen 3).
 constexpr int kBundle = 4;
 
-// f(Constant<n>, Constant<along>, lanes, unit, row, tile) for all unit vectors and rows of a finished part of a product
-// (see Epilogue) with G vectors for each of U units to a panel. `lanes` is a constant but for the last unit vector of an
-// H that kLanes does not divide.
+// A unit vector of a row in a finished part of a product, and where the next ones are: below it or, along a row, beside it.
+struct Place {
+  Index unit, row;
+  bool along_row;
+  const Real* tile;
+  Index step;  // in the tile
+  RNNFAST_INLINE Index row_of(int n) const { return along_row ? row : row + n; }
+  RNNFAST_INLINE Index at(int n) const { return (along_row ? unit + n : unit) * kLanes; }
+  RNNFAST_INLINE void advance(int n) {
+    (along_row ? unit : row) += n;
+    tile += n * step;
+  }
+};
+
+// f(Constant<n>, Place, count), count times n places, for all of a finished part of a product (see Epilogue) with G
+// vectors for each of U units to a panel. Those of an incomplete unit vector come alone.
 template <class F>
 RNNFAST_INLINE void each_bundle(Index H, int U, int G, Index panel, Index panels, Index row,
                                 Index rows, const Real* tile, F&& f) {
-  const Index first = panel * U, whole = min_of(panels * U, H / kLanes - first);
-  const int lanes = panels * U > whole ? int(H % kLanes) : 0;  // of one more unit vector
-  const Index vector = G * kLanes;
-  if (rows == 1) {
-    Index u = 0;
-    for (; u + kBundle <= whole; u += kBundle)
-      f(Constant<kBundle>{}, Constant<kAlongUnits>{}, Constant<kLanes>{}, first + u, row,
-        tile + u * vector);
-    for (; u < whole; ++u)
-      f(Constant<1>{}, Constant<kAlongUnits>{}, Constant<kLanes>{}, first + u, row,
-        tile + u * vector);
-    if (lanes) f(Constant<1>{}, Constant<kAlongUnits>{}, lanes, first + u, row, tile + u * vector);
-    return;
+  const Index first = panel * U, units = min_of(panels * U, unit_vectors(H) - first);
+  const Index whole = H / kLanes - first;
+  const bool along_row = rows == 1;
+  for (Index line = 0; line < (along_row ? 1 : units); ++line) {
+    Place p{first + line, row, along_row, tile + line * G * kLanes,
+            (along_row ? 1 : U) * Index(G) * kLanes};
+    const Index length = along_row ? units : rows;
+    const Index bundles = (along_row ? min_of(units, whole) : line < whole ? rows : 0) / kBundle;
+    if (bundles > 0) f(Constant<kBundle>{}, p, bundles);
+    p.advance(int(bundles * kBundle));
+    if (bundles * kBundle < length) f(Constant<1>{}, p, length - bundles * kBundle);
   }
-  const auto run = [&](Index u, auto lanes) RNNFAST_INLINE_LAMBDA {
-    const Real* from = tile + u * vector;
-    Index r = row;
-    for (; r + kBundle <= row + rows; r += kBundle, from += kBundle * U * vector)
-      f(Constant<kBundle>{}, Constant<kAlongRows>{}, lanes, first + u, r, from);
-    for (; r < row + rows; ++r, from += U * vector)
-      f(Constant<1>{}, Constant<kAlongRows>{}, lanes, first + u, r, from);
-  };
-  for (Index u = 0; u < whole; ++u) run(u, Constant<kLanes>{});
-  if (lanes) run(whole, lanes);
 }
 
 // Epilogue of the recurrent product: the cell on a tile of gh. Tables have one entry per row of the step.
@@ -107,29 +106,34 @@ struct CellForward {
 
   RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
                                  const Real* gh) const {
-    const CellForward self = *this;  // a copy that no store through these pointers can change
-    each_bundle(H, self.U, Cell::G, panel, panels, row, rows, gh,
-                [&](auto N, auto along, auto lanes, Index unit, Index r, const Real* tile)
-                    RNNFAST_INLINE_LAMBDA { self.run<N, along>(unit, r, tile, lanes); });
+    each_bundle(H, U, Cell::G, panel, panels, row, rows, gh,
+                [&](auto N, const Place& p, Index count)
+                    RNNFAST_INLINE_LAMBDA { run<N>(p, count); });
   }
 
-  // N rows of one unit vector, or N unit vectors of one row. Every loop over gates, states and slots is unrolled, so
-  // that the arrays are registers and not memory.
-  template <int N, int along, class Lanes>
-  RNNFAST_INLINE void run(Index unit, Index first, const Real* gh, Lanes lanes) const {
+  // N at once, `count` times. Every loop over gates, states and slots is unrolled, so that the arrays are registers and
+  // not memory.
+  template <int N>
+  RNNFAST_NOINLINE void run(Place p, Index count) const {
+    const CellForward self = *this;  // a copy that no store through these pointers can change
+    const Params<Cell, extras, Bundle<N>> scalars(params);
+    for (; count > 0; --count, p.advance(N)) self.run_bundle<N>(p, scalars);
+  }
+  template <int N>
+  RNNFAST_INLINE void run_bundle(const Place& p,
+                                 const Params<Cell, extras, Bundle<N>>& scalars) const {
     using V = Bundle<N>;
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
-    const Params<Cell, extras, V> scalars(params);
     const Index tape_row = unit_vectors(H) * kLanes * K;
+    const int lanes = N > 1 ? kLanes : int(min_of(kLanes, H - p.unit * kLanes));
     V x[G], g[G], s[S], old[S], kept[K];
     unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
-      const Index row = first + (along == kAlongRows ? n : 0);
-      const Index at = (unit + (along == kAlongUnits ? n : 0)) * kLanes;
+      const Index row = p.row_of(n), at = p.at(n);
       const Real* gx_row = gx[row] + at * G;
-      const Real* gh_row = gh + n * (along == kAlongRows ? U : 1) * G * kLanes;
+      const Real* gh = p.tile + n * p.step;
       unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
         x[j].at[n] = raw_load(gx_row + j * kLanes);
-        g[j].at[n] = raw_load(gh_row + j * kLanes);
+        g[j].at[n] = raw_load(gh + j * kLanes);
       });
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if constexpr (Cell::reads_state(j) || extras) {
@@ -142,8 +146,7 @@ struct CellForward {
     });
     Cell::forward(x, g, scalars.get(), s, kept);
     unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
-      const Index row = first + (along == kAlongRows ? n : 0);
-      const Index at = (unit + (along == kAlongUnits ? n : 0)) * kLanes;
+      const Index row = p.row_of(n), at = p.at(n);
       if constexpr (extras) {
         unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
           if (zoneout[j]) {
