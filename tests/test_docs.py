@@ -58,7 +58,7 @@ def test_readme_begins_with_the_two_commands() -> None:
     assert "-m venv" in first
     assert first.rstrip().endswith("rnnfast train")
     assert "-m venv" in second
-    assert second.rstrip().endswith("pytest")
+    assert "bin/pytest" in second
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

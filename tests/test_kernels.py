@@ -6,6 +6,8 @@ the others.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import require
@@ -69,50 +71,53 @@ def by_reference(problem, dtype, reverse: bool = False) -> dict[str, np.ndarray 
 
 
 def compare(
-    cell: str, shape: tuple[int, ...], dtype: type, threads: int | None = None, **options
+    cell: str, shape: tuple[int, ...], dtype: type, threads: tuple[int, ...], **options
 ) -> None:
+    """Judge the kernels on each number of threads."""
     T, B, I, H = shape
     reverse = options.get("reverse", False)
     wider = np.float64 if dtype is np.float32 else np.longdouble
     # The yardstick compares maxima. Over a handful of numbers they say nothing, so where a step or
     # a gate block has few, several draws are judged as one.
     draws = max(1, min(24, 64 // min(H, B * I))) if T * B else 1
-    pools: tuple[dict[str, list], ...] = ({}, {}, {})
+    pools: dict[Any, dict[str, list]] = {key: {} for key in (*threads, "plain", "ref")}
     for seed in range(draws):
         problem = make(cell, *shape, seed=seed, **options)
-        kernel = problem.astype(dtype).run(device="cpu", threads=threads)
-        assert (
-            rnnfast.last_kernel() == f"{cell}.backward.f{np.dtype(dtype).itemsize * 8}.{core.isa()}"
-        )
-        results = (
-            kernel,
-            by_reference(problem, dtype, reverse),
-            by_reference(problem, wider, reverse),
-        )
-        for pool, values in zip(pools, results, strict=True):
-            for name in kernel:
-                value = values[name]
+        results = {
+            "plain": by_reference(problem, dtype, reverse),
+            "ref": by_reference(problem, wider, reverse),
+        }
+        for n in threads:
+            results[n] = problem.astype(dtype).run(device="cpu", threads=n)
+            bits = np.dtype(dtype).itemsize * 8
+            assert rnnfast.last_kernel() == f"{cell}.backward.f{bits}.{core.isa()}"
+        for key, pool in pools.items():
+            for name in results[threads[0]]:
+                value = results[key][name]
                 if reverse and name in ("y", "dx") and value is not None:
                     value = value[::-1]  # the yardstick runs with the pass
                 pool.setdefault(name, []).append(value)
-    kernel, plain, ref = (
-        {n: None if v[0] is None else np.stack(v, -1) for n, v in pool.items()} for pool in pools
-    )
-    check_all(kernel, plain, ref, G=problem.spec.G, width=problem.I + H)
+    whole = {
+        key: {n: None if v[0] is None else np.stack(v, -1) for n, v in pool.items()}
+        for key, pool in pools.items()
+    }
+    for n in threads:
+        check_all(
+            whole[n], whole["plain"], whole["ref"], G=problem.spec.G, width=problem.I + problem.H
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_kernel_is_as_good_as_the_reference(cell, shape, dtype):
-    for threads in (1, 2, 3):
-        compare(cell, shape, dtype, threads)
+    compare(cell, shape, dtype, (1, 2, 3))
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("shape", LARGE, ids=str)
 def test_sums_of_more_than_one_block(cell, shape):
-    compare(cell, shape, np.float32, 2)
+    compare(cell, shape, np.float32, (2,))
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
@@ -129,7 +134,7 @@ def test_sums_of_more_than_one_block(cell, shape):
 )
 def test_kernel_options(cell, options):
     for shape in ((1, 1, 6, 9), (23, 5, 12, 33), (9, 21, 300, 16)):
-        compare(cell, shape, np.float32, 2, **options)
+        compare(cell, shape, np.float32, (2,), **options)
 
 
 @pytest.mark.slow
@@ -137,8 +142,7 @@ def test_kernel_options(cell, options):
 @pytest.mark.parametrize("shape", GRID, ids=str)
 def test_full_grid(cell, shape):
     for dtype in (np.float32, np.float64):
-        for threads in (1, 2):
-            compare(cell, shape, dtype, threads)
+        compare(cell, shape, dtype, (1, 2))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
