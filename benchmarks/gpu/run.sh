@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with an NVIDIA GPU, PyTorch with CUDA, nvcc, CMake, ninja, pybind11, scikit-build-core and pytest: build for its
-# architecture, test the CUDA kernels on it, and time the points of points.py. Raw logs and results go to DIRECTORY.
+# architecture, test the CUDA kernels on it, run probe.cu where it is a Hopper GPU, and time the points of points.py. Raw logs and results go to DIRECTORY.
 #
 #     benchmarks/gpu/run.sh DIRECTORY [OPTION of points.py]...
 #
@@ -37,6 +37,12 @@ if "$PYTHON" -c "import xdist" 2>/dev/null; then processes=(-n "$(nproc)"); fi
 time PYTHONSAFEPATH=1 RNNFAST_REQUIRE=cuda,torch "$PYTHON" -m pytest "${processes[@]}" -q -p no:cacheprovider tests/test_cuda_*.py \
   tests/test_torch_cuda.py >"$out/tests.log" 2>&1 || tests=$?
 tail -5 "$out/tests.log"
+
+# What a step of a persistent kernel would pay to synchronise; with instructions that begin with compute capability 9.0.
+if [ "$capability" = 90 ]; then
+  nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a -o "$site/probe" benchmarks/gpu/probe.cu
+  timeout 60 "$site/probe" >"$out/probe.jsonl" 2>"$out/probe.log" || echo "the probe ended with $?: $out/probe.log"
+fi
 
 "$PYTHON" benchmarks/gpu/points.py --out "$out/points.jsonl" "$@" 2>&1 | tee -a "$out/points.log"
 exit "$tests"
