@@ -1,5 +1,6 @@
 // What the entrances of the module share: cells by name, thread counts, the id of the last kernel.
 #pragma once
+#include <new>
 #include <optional>
 
 #include "../cpu/engine.h"
@@ -37,6 +38,21 @@ bool parse_any_weights(py::handle row, int G, Index I, Index H, AnyWeights& out)
 
 // Of all parameters of a layer.
 uint64_t checksum_of(int type, const AnyWeights* rows, size_t D, int G, Index I, Index H);
+
+// For types made by hand: runs f, which returns a new reference, and makes Python errors of what it throws.
+template <class F>
+PyObject* guarded(F&& f) {
+  try {
+    return f();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
 
 // The last kernel of this thread: cell (or linear), pass, dtype; the instruction set is added when asked for.
 void note_kernel(const char* cell, const char* pass, int type);

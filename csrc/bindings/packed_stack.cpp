@@ -208,16 +208,9 @@ PyObject* run(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     PyErr_SetString(PyExc_TypeError, "rnnfast._core.TensorStack.run: expected 7 arguments.");
     return nullptr;
   }
-  try {
+  return guarded([&] {
     return run_impl(*reinterpret_cast<PyTensorStack*>(self)->stack, args).release().ptr();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
+  });
 }
 
 void destroy(PyObject* self) {

@@ -69,21 +69,6 @@ class Use {
   bool taken_ = false;
 };
 
-// Runs f, which returns a new reference, and makes Python errors of what it throws.
-template <class F>
-PyObject* guarded(F&& f) {
-  try {
-    return f();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
-}
-
 PyObject* none() {
   Py_INCREF(Py_None);
   return Py_None;

@@ -55,7 +55,7 @@ struct Params {
 };
 
 // Unit vectors that an epilogue takes at once. Inference at (128, 8, 64, 64) on one thread took, against 4: with 3, LSTM
-// 1.03, GRU 1.02, RNN 1.02 of the time; with 8, 1.04, 1.01 and 1.04; with 2, LSTM 1.02 (AVX2, Zen 3).
+// 1.03, GRU 1.02, RNN 1.02 of the time; with 8, 1.04, 1.01 and 1.04 (AVX2, Zen 3; not measured with AVX-512).
 constexpr int kBundle = 4;
 
 // A unit vector of a row in a finished part of a product, and where the next ones are: below it or, along a row, beside it.

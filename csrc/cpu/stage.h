@@ -131,7 +131,7 @@ RNNFAST_NOINLINE void row_by_columns(const ColumnPanels& W, Index first, Index l
 // two, at H = 256 as long as before (AVX2, Zen 3; medians of 7 pairs that spread by 5 to 10 %).
 constexpr Index kSliceBytes = 16 << 10, kGroupRows = 48;
 
-// With one row, so many panels go to the epilogue at once.
+// With one row, so many panels go to the epilogue at once. Chosen, not measured: two bundles of one gate's panels.
 constexpr Index kPanelsAtOnce = 8;
 
 // The product of rows[0..n) with panels [first, last) of `source` (K terms each). init: null, or a packed
