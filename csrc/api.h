@@ -158,11 +158,19 @@ struct BackwardArgs {
   Sequence<const Real> dstates[kMaxStates], dgates;
   Options<Real> options;           // as in forward
   Sequence<Real> dx;               // base null: not wanted. Unused steps are left as they are
-  Real* dstate0[kMaxStates];       // (B, H) each
+  Real* dstate0[kMaxStates];       // (B, H) each; null, all of them: not wanted
   Real* dreplacement[kMaxStates];  // (rows, H), by reset_source, added to; null: not wanted
   uint64_t* checksum[2];           // as in forward
   Real* dweights
       [kWeights];  // shapes of the weights; dW is (n, G*H) under index input; biases may be null
+
+  bool replaces() const {
+    for (const Real* to : dreplacement)
+      if (to) return true;
+    return false;
+  }
+  // A single step multiplies with R only for what goes on beyond it.
+  bool reads_R() const { return dims.T > 1 || dstate0[0] || replaces(); }
 };
 
 // One member of a team of threads that runs a scan together.

@@ -131,6 +131,7 @@ def backward(
     threads: _Threads,
     dstates: _State | None = None,  # S arrays (D, T, B, H), C-contiguous, None is zero
     dgates: np.ndarray | None = None,  # (D, T, B, G, H), C-contiguous
+    need_dstate0: bool = True,
     /,
 ) -> (
     tuple[
@@ -138,7 +139,7 @@ def backward(
         tuple[
             tuple[_DenseOrIndexed, np.ndarray, np.ndarray | None, np.ndarray | None], ...
         ],  # per direction dW, dR, dbW, dbR; indexed: dW[:, indices[j]] = rows[j]
-        tuple[np.ndarray, ...],  # S arrays (D, B, H)
+        _State,  # S arrays (D, B, H), or S times None
         _State | None,  # in the form of options.reset_state
     ]
     | None

@@ -68,6 +68,11 @@ def law_runs(p: OptionProblem, rng: np.random.Generator) -> None:
     assert without[0] is None
     rest = list(leaves(without))
     assert all(same(u, v) for u, v in zip(a[len(a) - len(rest) :], rest, strict=True)), "no dx"
+    dx, grads, first, dreset = core.backward(*back, False)
+    assert first == (None,) * p.spec.S
+    whole = core.backward(*back)
+    found, expected = leaves((dx, grads, dreset)), leaves((whole[0], whole[1], whole[3]))
+    assert all(same(u, v) for u, v in zip(found, expected, strict=True)), "no dstate0"
     room = rng.standard_normal((*y.shape[:-1], y.shape[-1] + 3)).astype(y.dtype)
     out = room[..., 1:-2]
     outside = room.copy()

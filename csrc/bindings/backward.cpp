@@ -45,7 +45,8 @@ Sequence<const Real> folded(const PyTape& tape, int dir, Sequence<const Real> fr
 
 template <class Real>
 py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, bool need_dx,
-                         int threads, py::handle dstates_given, py::handle dgates_given) {
+                         int threads, py::handle dstates_given, py::handle dgates_given,
+                         bool need_dstate0) {
   const CellInfo& info = kCells[int(tape.cell)];
   const Dims& d = tape.dims;
   const CallOptions& o = tape.options();
@@ -96,6 +97,8 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
   py::tuple dstates{size_t(info.S)};
   Real* dstate0[kMaxStates] = {};
   for (int s = 0; s < info.S; ++s) {
+    dstates[size_t(s)] = py::none();
+    if (!need_dstate0) continue;
     auto array = empty<Real>({tape.D, d.B, d.H});
     dstate0[s] = array.mutable_data();
     dstates[size_t(s)] = std::move(array);
@@ -138,7 +141,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     for (int s = 0; s < info.S; ++s) {
       job.state0[s] = state0[s] ? state0[s] + dir * d.B * d.H : nullptr;
       job.dstate_n[s] = dstate_n[s] ? dstate_n[s] + dir * d.B * d.H : nullptr;
-      job.dstate0[s] = dstate0[s] + dir * d.B * d.H;
+      job.dstate0[s] = dstate0[s] ? dstate0[s] + dir * d.B * d.H : nullptr;
       job.dstates[s] = into[s][dir];
       if (dreplacement[s]) job.dreplacement[s] = dreplacement[s] + dir * o.replacement_rows * d.H;
     }
@@ -147,6 +150,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     job.tape.states[1] = static_cast<Real*>(kept.states.get());
     job.tape.replaced = static_cast<Real*>(kept.replaced.get());
     job.tape.masks = static_cast<Real*>(kept.masks.get());
+    sums.reads_R = job.reads_R();
     sums.want(dir, job, kept.dropped_R ? job.weights[Weight::R] : nullptr);
     if (kept.dropped_R)
       job.weights.at[int(Weight::R)] = static_cast<const Real*>(kept.dropped_R.get());
@@ -197,7 +201,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
       }
     run_backward(tape.cell, jobs, tape.D, threads);
     sums.add_dropped(d, info.G);
-    if (folds)
+    if (folds && need_dstate0)
       for (int dir = 0; dir < tape.D; ++dir)
         for (int k = 0; k < info.S; ++k)
           for (Index i = 0; i < d.B * d.H; ++i)
@@ -218,13 +222,14 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
 }  // namespace
 
 py::object backward(const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_dx,
-                    py::handle threads_given, py::handle dstates, py::handle dgates) {
+                    py::handle threads_given, py::handle dstates, py::handle dgates,
+                    py::handle need_dstate0) {
   int threads;
   if (!parse_threads(threads_given, threads)) return py::none();
-  const bool need = need_dx.ptr() == Py_True;
+  const bool need = need_dx.ptr() == Py_True, need_first = need_dstate0.ptr() == Py_True;
   if (tape.type == kFloat)
-    return backward_impl<float>(tape, dy, dstate, need, threads, dstates, dgates);
-  return backward_impl<double>(tape, dy, dstate, need, threads, dstates, dgates);
+    return backward_impl<float>(tape, dy, dstate, need, threads, dstates, dgates, need_first);
+  return backward_impl<double>(tape, dy, dstate, need, threads, dstates, dgates, need_first);
 }
 
 }  // namespace rnnfast

@@ -76,7 +76,8 @@ bool prepared_from(const PyPrepared& p, py::handle params);
 py::object forward(py::handle cell, py::handle x, py::handle params, py::handle state,
                    py::handle out, py::handle keep_tape, py::handle threads, py::handle options);
 py::object backward(const PyTape& tape, py::handle dy, py::handle dstate, py::handle need_dx,
-                    py::handle threads, py::handle dstates, py::handle dgates);
+                    py::handle threads, py::handle dstates, py::handle dgates,
+                    py::handle need_dstate0);
 py::object between_layers(py::handle x, py::handle add, py::handle H, py::handle p, py::handle seed,
                           py::handle layer, py::handle t0, py::handle row_ids,
                           py::handle cu_seqlens, py::handle threads);

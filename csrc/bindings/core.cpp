@@ -314,7 +314,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("forward", forward, py::arg(), py::arg(), py::arg(), py::arg(), py::arg(), py::arg(),
         py::arg(), py::arg() = py::none());
   m.def("backward", backward, py::arg(), py::arg(), py::arg(), py::arg(), py::arg(),
-        py::arg() = py::none(), py::arg() = py::none());
+        py::arg() = py::none(), py::arg() = py::none(), py::arg() = true);
   m.def("between_layers", between_layers);
   m.def("prepare", prepare);
   m.attr("TensorStack") = make_tensor_stack_type();

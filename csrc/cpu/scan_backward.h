@@ -214,7 +214,7 @@ struct BackwardScratch {
     const ColumnPanels w = W_panels(a), r = R_panels(a);
     const bool want_dx = a.dx.base != nullptr;
     W = want_dx && !lazy_W ? carver.take<Real>(w.count() * w.size()) : nullptr;
-    R = !lazy_R ? carver.take<Real>(r.count() * r.size()) : nullptr;
+    R = !lazy_R && a.reads_R() ? carver.take<Real>(r.count() * r.size()) : nullptr;
     dgh = carver.take<Real>(chunk * row);
     last_dgh = carver.take<Real>(d.B * row);
     dgx = Cell::one_gate_gradient ? dgh : carver.take<Real>(chunk * row);
@@ -266,7 +266,7 @@ struct BackwardScratch {
       panel = max_of(panel, max_of(p.size(), 2 * p.count() * p.NV * kLanes));
     };
     if (lazy_W && a.dx.base) room(W_panels(a));
-    if (lazy_R) room(R_panels(a));
+    if (lazy_R && a.reads_R()) room(R_panels(a));
     m.panels = panel ? carver.take<Real>(panel) : nullptr;
     m.strip = carver.take<Real>(kGradientScratch);
     m.stamp = a.index.used ? carver.take<int32_t>(a.index.n) : nullptr;
@@ -297,7 +297,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
                           else WeightSum{sum}.add_all(panels.W, panels.H, panels.N, G, m);
                         };
   note(W, a.checksum[0], shared.W || (shared.lazy_W && a.dx.base && once));
-  note(R, a.checksum[1], shared.R || (shared.lazy_R && once));
+  note(R, a.checksum[1], shared.R || (shared.lazy_R && a.reads_R() && once));
   const bool by_units = split_units(d.B, m.n);
   const Range panels = by_units ? share(R.count(), m) : Range{0, R.count()};
   const Range all{0, d.B}, rows = by_units ? all : walk.share_rows(m);
@@ -395,7 +395,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   // The border before step t: resets take their rows' gradient, a cut drops it.
   const auto border = [&](Index t) RNNFAST_INLINE_LAMBDA {
     const Range resets = walk.resets(t, rows);
-    if (resets.size() > 0 && (a.dreplacement[0] || (S > 1 && a.dreplacement[1]))) {
+    if (resets.size() > 0 && a.replaces()) {
       bool any = false;
       for (Index k = resets.begin; k < resets.end; ++k) {
         any |= receive(k - resets.begin, o.schedule.reset_row[k]);
@@ -543,7 +543,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   if (stop < d.T) border(stop);
   if (o.burn_in > 0)
     for (Index b = rows.begin; b < rows.end; ++b) cut(b);
-  {
+  if (a.dstate0[0]) {
     bool any = false;
     for (Index b = rows.begin; b < rows.end; ++b) {
       any |= receive(b - rows.begin, b);

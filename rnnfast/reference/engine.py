@@ -194,14 +194,14 @@ def forward(cell, x, params, state, out, keep_tape, threads, options=None):
     return y, state_n, tape
 
 
-def backward(tape, dy, dstate, need_dx, threads, dstates=None, dgates=None):
+def backward(tape, dy, dstate, need_dx, threads, dstates=None, dgates=None, need_dstate0=True):
     """Run one layer back.
 
     Returns
     -------
     dx : array in the form of x, or None
     grads : tuple (D) of (dW, dR, dbW, dbR)
-    dstate0 : tuple of S arrays (D, B, H)
+    dstate0 : tuple of S arrays (D, B, H), or of S times None
     dreset : tuple of S arrays in the form of the option `reset_state`, or None
     """
     tape.verify()
@@ -270,7 +270,7 @@ def backward(tape, dy, dstate, need_dx, threads, dstates=None, dgates=None):
     if dx is not None and flat is not None:
         dx = flat.unpad(dx)
     _note(tape.cell, "backward", dtype)
-    return dx, tuple(grads), dstate0, dreset
+    return dx, tuple(grads), dstate0 if need_dstate0 else (None,) * S, dreset
 
 
 def between_layers(x, add, H, p, seed, layer, t0, row_ids, cu_seqlens, threads):

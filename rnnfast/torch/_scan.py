@@ -182,14 +182,16 @@ def backward(
     dweights: list[Any] = []
     firsts: list[Any] = []
     dresets: list[Any] = []
+    need_first = any(needed[1 : 1 + S])
     for k in reversed(range(L)):
-        extra: tuple[Any, ...] = ()
+        inner: Any = (None, None)
         if into is not None:
             *dstates, dgates = _part(into, k, call) or ()
-            extra = (tuple(dstates), dgates)
+            inner = (tuple(dstates), dgates)
         need_dx = k > 0 or needed[0]
+        last = _part(dlast, k, call)
         dread, grads, dfirst, dreset = agreed(
-            core.backward(tapes[k], dread, _part(dlast, k, call), need_dx, threads, *extra)
+            core.backward(tapes[k], dread, last, need_dx, threads, *inner, need_first)
         )
         firsts.append(dfirst)
         dresets.append(dreset or (None,) * S)
