@@ -18,15 +18,19 @@ namespace {
 // What a step takes back from the one after it: the product with R^T, through the mask of recurrent dropout, and
 // the elementwise path, bounded.
 struct Received {
-  const Real* const* carry;   // per row: the elementwise path of h, packed
   const Real* const* factor;  // per row: recurrent dropout; null: none
   const Real* bound;          // per row; null: none
 
-  RNNFAST_INLINE Vec h(Index r, Index at, const Real* dh_tile) const {
-    Vec dh = raw_load(dh_tile);
-    if (factor) dh = dh * Vec(raw_load(factor[r] + at));
-    dh = Vec(raw_load(carry[r] + at)) + dh;
-    return bound ? clamp(dh, Vec(raw_set(bound[r]))) : dh;
+  // d, the elementwise path of h, with dh, the product. each(f) runs f(n, row, at) for the places of a bundle.
+  template <class V, class Each>
+  RNNFAST_INLINE void add(V dh, V& d, const Each& each) const {
+    if (factor)
+      each([&](auto n, Index row, Index at)
+               RNNFAST_INLINE_LAMBDA { dh.at[n] = dh.at[n] * Vec(raw_load(factor[row] + at)); });
+    d = d + dh;
+    if (bound)
+      each([&](auto n, Index row, Index)
+               RNNFAST_INLINE_LAMBDA { d.at[n] = clamp(d.at[n], Vec(raw_set(bound[row]))); });
   }
 };
 
@@ -70,10 +74,12 @@ struct CellBackward {
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
     const Index tape_row = unit_vectors(H) * kLanes * K;
     const int lanes = N > 1 ? kLanes : int(min_of(kLanes, H - p.unit * kLanes));
-    V kept[K], before[S], ds[S], past[S], gate[G], x[G], g[G];
-    unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
-      const Index row = p.row_of(n), at = p.at(n);
-      const Real* dh = p.tile + n * p.step;
+    V kept[K], before[S], dh, ds[S], past[S], gate[G], x[G], g[G];
+    // f(n, row, at) for the N places. What a call may have or not is asked once for all of them.
+    const auto each = [&](auto&& f) RNNFAST_INLINE_LAMBDA {
+      unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA { f(n, p.row_of(n), p.at(n)); });
+    };
+    each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
       const Real* slots = tape + row * tape_row + at * K;
       unroll<K>([&](auto j)
                     RNNFAST_INLINE_LAMBDA { kept[j].at[n] = raw_load(slots + j * kLanes); });
@@ -83,42 +89,52 @@ struct CellBackward {
         } else {
           before[j].at[n] = Raw{};
         }
-        Vec& d = ds[j].at[n];
-        if constexpr (extras) {
-          d = j ? Vec(raw_load(carry[j][row] + at)) : received.h(row, at, dh);
-          if (dstates[j]) d = d + Vec(raw_load(dstates[j][row] + at, lanes));
-        } else {
-          d = raw_load(carry[j][row] + at);
-        }
+        ds[j].at[n] = raw_load(carry[j][row] + at);
       });
-      Vec& d = ds[0].at[n];
-      if constexpr (!extras) d = d + Vec(raw_load(dh));
-      if (dy) d = d + Vec(raw_load(dy[row] + at, lanes));
-      if constexpr (extras) {
-        unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-          past[j].at[n] = Raw{};
-          if (zoneout[j]) {
+      dh.at[n] = raw_load(p.tile + n * p.step);
+    });
+    if constexpr (extras) {
+      received.add(dh, ds[0], each);
+      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        if (dstates[j])
+          each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
+            ds[j].at[n] = ds[j].at[n] + Vec(raw_load(dstates[j][row] + at, lanes));
+          });
+      });
+    } else {
+      ds[0] = ds[0] + dh;
+    }
+    if (dy)
+      each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
+        ds[0].at[n] = ds[0].at[n] + Vec(raw_load(dy[row] + at, lanes));
+      });
+    if constexpr (extras) {
+      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        past[j] = V(0);
+        if (zoneout[j])
+          each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
             const Vec z = raw_load(zoneout[j][row] + at);
             past[j].at[n] = z * ds[j].at[n];
             ds[j].at[n] = (Vec(1) - z) * ds[j].at[n];
-          }
-        });
-        unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
-          gate[j].at[n] = dgates ? raw_load(dgates[row] + j * H + at, lanes) : Raw{};
-        });
-      }
-    });
+          });
+      });
+      unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        gate[j] = V(0);
+        if (dgates)
+          each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
+            gate[j].at[n] = raw_load(dgates[row] + j * H + at, lanes);
+          });
+      });
+    }
     Cell::backward(kept, scalars.get(), before, ds, extras ? gate : static_cast<V*>(nullptr), x, g);
-    unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
-      const Index row = p.row_of(n), at = p.at(n);
-      if constexpr (extras) {
-        unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-          Vec& d = ds[j].at[n];
-          d = d + past[j].at[n];
-          // That of h is bounded when the product with R^T has been added.
-          if (j && gradient_clip > 0) d = clamp(d, Vec(raw_set(gradient_clip)));
-        });
-      }
+    if constexpr (extras) {
+      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        ds[j] = ds[j] + past[j];
+        // That of h is bounded when the product with R^T has been added.
+        if (j && gradient_clip > 0) ds[j] = clamp(ds[j], V(double(gradient_clip)));
+      });
+    }
+    each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
       const Index to = row * row_stride + at * G;
       unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
         raw_store(dgh + to + j * kLanes, g[j].at[n].v);
@@ -148,11 +164,15 @@ struct StateGradient {
         const Index unit = panel * NV + v, at = unit * kLanes;
         if (unit >= units) continue;
         const int lanes = int(min_of(kLanes, H - at));
+        const auto here = [&](auto&& f) RNNFAST_INLINE_LAMBDA { f(Constant<0>{}, r, at); };
         for (int j = 0; j < S; ++j) {
           if (!to[j]) continue;
-          Vec d = j ? Vec(raw_load(carry[j][r] + at)) : received.h(r, at, dh_tile);
-          if (add) d = Vec(raw_load(to[j][r] + at, lanes)) + d;
-          raw_store(to[j][r] + at, d.v, lanes);
+          Bundle<1> dh, d;
+          dh.at[0] = raw_load(dh_tile);
+          d.at[0] = raw_load(carry[j][r] + at);
+          if (j == 0) received.add(dh, d, here);
+          if (add) d.at[0] = Vec(raw_load(to[j][r] + at, lanes)) + d.at[0];
+          raw_store(to[j][r] + at, d.at[0].v, lanes);
         }
       }
   }
@@ -365,7 +385,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     if (own.bound) own.bound[r] = some ? o.gradient_clip : Real(__builtin_inf());
     return some;
   };
-  const Received received{own.carry[0], own.factor, own.bound};
+  const Received received{own.factor, own.bound};
   const auto multiply = [&](bool any, bool backwards, Index n,
                             const Epilogue& to) RNNFAST_INLINE_LAMBDA {
     run_stage(shared.nv_h, R, any ? R_panels : none, any ? depth : 0, panels.begin, panels.end,

@@ -145,16 +145,17 @@ struct CellForward {
       });
     });
     Cell::forward(x, g, scalars.get(), s, kept);
+    if constexpr (extras) {
+      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        if (zoneout[j])
+          unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
+            const Vec z = raw_load(zoneout[j][p.row_of(n)] + p.at(n));
+            s[j].at[n] = z * old[j].at[n] + (Vec(1) - z) * s[j].at[n];
+          });
+      });
+    }
     unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
       const Index row = p.row_of(n), at = p.at(n);
-      if constexpr (extras) {
-        unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-          if (zoneout[j]) {
-            const Vec z = raw_load(zoneout[j][row] + at);
-            s[j].at[n] = z * old[j].at[n] + (Vec(1) - z) * s[j].at[n];
-          }
-        });
-      }
       raw_store(to[0][row] + at, s[0].at[n].v, lanes);
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if constexpr (j > 0) raw_store(to[j][row] + at, s[j].at[n].v);
