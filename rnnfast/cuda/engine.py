@@ -82,7 +82,7 @@ def forward(cell, x, params, state, out, keep_tape, threads, options=None):
     return y, tuple(s.numpy() for s in last), tape
 
 
-def backward(tape, dy, dstate, need_dx, threads, dstates=None, dgates=None):
+def backward(tape, dy, dstate, need_dx, threads, dstates=None, dgates=None, need_dstate0=True):
     """Run one layer back; see `rnnfast.reference.engine.backward`."""
     place = Place.own(_module(), tape.dtype)
     given = (_there(place, a) for a in (dstates, dgates))
@@ -91,7 +91,7 @@ def backward(tape, dy, dstate, need_dx, threads, dstates=None, dgates=None):
     return (
         host(dx),
         tuple(_parameters(tape, *map(host, row)) for row in grads),
-        tuple(map(host, first)),
+        tuple(map(host, first)) if need_dstate0 else (None,) * len(first),
         None if replaced is None else tuple(map(host, replaced)),
     )
 
