@@ -19,6 +19,7 @@ from problems import make
 from rnnfast._scan_options import ScanOptions
 from rnnfast.cuda import DeviceArray, _layer, engine, on_device
 from rnnfast.cuda._place import Place
+from rnnfast.reference import engine as reference
 
 NO_RESERVE = 0x4000  # Linux: pages that are not touched are not counted
 T, B, I, H = 3, 2, 3, 5
@@ -133,6 +134,25 @@ def test_more_steps_than_16_bits_count(twin: ModuleType, family: str) -> None:
     dfirst, *_ = engine.backward(tape_first, p.dy[:half], dh, True, None)
     np.testing.assert_array_equal(dx, np.concatenate([dfirst, dsecond]))
     assert math.isfinite(float(np.abs(dx).max()))
+
+
+# A minute too: forward is a single sum of millions of terms.
+@pytest.mark.slow
+def test_more_columns_of_W_than_16_bits_count_tiles(twin: ModuleType) -> None:
+    """Each of a hundred columns is a tile's first, last, or in the tiles beyond the 65,535th."""
+    columns = 65_600 * 64 + 3
+    p = make("rnn_tanh", 1, 1, 1, 1).astype(np.float32)
+    W, x = np.zeros((1, columns), np.float32), np.zeros((1, 1, columns), np.float32)
+    used = np.r_[0:34, columns - 66 : columns]
+    rng = np.random.default_rng(0)
+    W[0, used], x[0, 0, used] = rng.standard_normal((2, 100), np.float32)
+    y, _, tape = engine.forward("rnn_tanh", x, ((W, *p.row[1:]),), None, None, True, None)
+    few = np.ascontiguousarray(x[..., used]), ((W[:, used].copy(), *p.row[1:]),)
+    expected, *_ = reference.forward("rnn_tanh", *few, None, None, False, None)
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+    dx, ((dW, _, dbW, _),), *_ = engine.backward(tape, np.ones_like(y), None, True, None)
+    np.testing.assert_array_equal(dx[0, 0], W[0] * dbW)
+    np.testing.assert_array_equal(dW[0], x[0, 0] * dbW)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])

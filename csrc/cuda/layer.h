@@ -155,7 +155,7 @@ struct Layer {
       dx = carver.take<Store*>(places);
     }
     static Index tiles(Index M, Index N) {
-      return ((M + Math::kRows - 1) / Math::kRows) * ((N + Math::kColumns - 1) / Math::kColumns);
+      return tiles_of(M, Math::kRows) * tiles_of(N, Math::kColumns);
     }
   };
 
@@ -345,8 +345,7 @@ struct Layer {
   static void run_tiles(const char* id, void (*kernel)(Step), const Step& p, cudaStream_t stream) {
     const Dims& d = p.scan.dims;
     if (d.B == 0 || d.H == 0) return;
-    launch(id, kernel,
-           dim3(unsigned((d.B + Tile::rows - 1) / Tile::rows), unsigned((d.H + units - 1) / units)),
+    launch(id, kernel, dim3(unsigned(tiles_of(d.B, Tile::rows)), unsigned(tiles_of(d.H, units))),
            dim3(kTileThreads), Tile::shared, stream, p);
   }
 };

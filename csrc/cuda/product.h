@@ -48,17 +48,23 @@ RNNFAST_DEVICE void spread(const Tile& tile, Acc* shared) {
   __syncthreads();
 }
 
-// C (M, N) = A B, a block for each tile; blockIdx.z is a segment of k, whose results `out` keeps apart.
+// Tiles of `size` that n rows or columns fill.
+RNNFAST_HD Index tiles_of(Index n, int size) { return (n + size - 1) / size; }
+
+// C (M, N) = A B, a block for each tile, all of them along x, the one axis of a grid that takes more than 65,535, with
+// neighbours in M one behind the other; blockIdx.y is a segment of k, whose results `out` keeps apart.
 template <class Tile, class A, class B, class Out>
 RNNFAST_GLOBAL(kTileThreads, 1)
 product_kernel(A a, B b, Index M, Index N, Index K, Index segment, Out out) {
   RNNFAST_SHARED(unsigned char, shared);
-  const Index m0 = Index(blockIdx.x) * Tile::rows, n0 = Index(blockIdx.y) * Tile::columns;
-  const Index k0 = Index(blockIdx.z) * segment, k1 = k0 + segment < K ? k0 + segment : K;
+  const Index down = tiles_of(M, Tile::rows);
+  const Index m0 = Index(blockIdx.x) % down * Tile::rows,
+              n0 = Index(blockIdx.x) / down * Tile::columns;
+  const Index k0 = Index(blockIdx.y) * segment, k1 = k0 + segment < K ? k0 + segment : K;
   Tile tile;
   tile.run(a, b, m0, M, n0, N, k0, k1, shared);
   tile.each([&](int row, int column, auto sum) {
-    if (m0 + row < M && n0 + column < N) out(m0 + row, n0 + column, Index(blockIdx.z), sum);
+    if (m0 + row < M && n0 + column < N) out(m0 + row, n0 + column, Index(blockIdx.y), sum);
   });
 }
 
@@ -68,8 +74,7 @@ void launch_product(const char* id, const A& a, const B& b, Index M, Index N, In
                     Index segment, const Out& out, cudaStream_t stream) {
   using Tile = typename Math::template Tile<Math::kRows, Math::kColumns, A, B>;
   if (M == 0 || N == 0) return;
-  const dim3 grid(unsigned((M + Tile::rows - 1) / Tile::rows),
-                  unsigned((N + Tile::columns - 1) / Tile::columns),
+  const dim3 grid(unsigned(tiles_of(M, Tile::rows) * tiles_of(N, Tile::columns)),
                   unsigned(K > 0 ? (K + segment - 1) / segment : 1));
   launch(id, product_kernel<Tile, A, B, Out>, grid, dim3(kTileThreads), Tile::shared, stream, a, b,
          M, N, K, segment, out);
