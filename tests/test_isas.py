@@ -14,33 +14,12 @@ core = require("core")
 HERE = Path(__file__).parent
 
 
-# Long sequences and sums take most of the time, all of it in the reference, and reach no code that
-# is an instruction set's own; `.ci/full grid` runs them too.
-FILES = {
-    "kernels": ["-k", "not 300 and not more_than_one_block"],
-    "bits": [],
-    "options_kernels": [],
-    "options_bits": [],
-}
-
-
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["kernels", "bits", "options_kernels", "options_bits"])
 @pytest.mark.parametrize("isa", [isa for isa in core.isas() if isa != core.isa()])
 def test_other_instruction_sets(isa, name):
     file = str(HERE / f"test_{name}.py")
     run = subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            file,
-            *FILES[name],
-        ],
+        [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file],
         env={**os.environ, "RNNFAST_ISA": isa},
         cwd=HERE.parent,
         capture_output=True,
