@@ -561,9 +561,9 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
 
   // The initial states: the border before step 0, or the end of a burn-in, which nothing passes.
   if (stop < d.T) border(stop);
-  if (o.burn_in > 0)
-    for (Index b = rows.begin; b < rows.end; ++b) cut(b);
   if (a.dstate0[0]) {
+    if (o.burn_in > 0)
+      for (Index b = rows.begin; b < rows.end; ++b) cut(b);
     bool any = false;
     for (Index b = rows.begin; b < rows.end; ++b) {
       any |= receive(b - rows.begin, b);

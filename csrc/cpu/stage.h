@@ -134,7 +134,7 @@ constexpr Index kSliceBytes = 16 << 10, kGroupRows = 48;
 // The first rows of a group would wait for every line of a slice that comes from the third-level cache or from memory.
 // So each block of rows asks for a share of the slice that is next. LSTM (16, 128, 1024, 1024) on one thread, time over
 // that without (AVX2, Zen 3, medians of 4 pairs): forward 0.92, backward 1.00; at H = 512, 4 MiB of weights, 0.97 and
-// 1.02, at H = 256 longer. Chosen, not measured: from so many blocks on there is time for that.
+// 1.02, at H = 256 longer: asked for from 512 KiB on. Chosen, not measured: from so many blocks on there is time for that.
 constexpr Index kAskedBytes = 4 << 20, kBlocksToAsk = 6;
 
 // With one row, so many panels go to the epilogue at once. Chosen, not measured: two bundles of one gate's panels.
@@ -206,12 +206,13 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
       do {
         const Index terms = min_of(depth, K - k);
         const Real* next = nullptr;
+        Index asked = 0;
         if (asks) {
+          asked = depth * kWidth / (block1 - block0) + kLine;
           if (k + terms < K) next = w + (k + terms) * kWidth;
           else if (block1 < blocks) next = w;
           else if (j + 1 < last) next = backwards ? w - panels.size : w + panels.size;
         }
-        const Index asked = depth * kWidth / (block1 - block0) + kLine;
         for (Index block = block0, r = row0; block < block1; ++block) {
           const Index end = (block + 1) * n / blocks;
           const int mb = int(end - r);
