@@ -41,7 +41,17 @@ SHAPES = [
     (300, 1, 2, 18),
     (40, 11, 3, 20),
 ]
-LARGE = [(2, 1, 1, 513), (3, 33, 513, 64), (2, 2, 5, 1030), (1, 1, 1030, 1030)]
+LARGE = [
+    (2, 1, 1, 513),
+    (3, 33, 513, 64),
+    (2, 2, 5, 1030),
+    (1, 1, 1030, 1030),
+    # Weight gradients: more rows than a block in a chunk, as there are where weights take over a
+    # megabyte, of columns that are copied ahead, and of fewer; more columns than ever are.
+    (9, 33, 300, 400),
+    (9, 33, 200, 216),
+    (2, 2, 8200, 9),
+]
 GRID = [
     (T, B, I, H)
     for T in (0, 1, 2, 17)

@@ -28,11 +28,11 @@ struct LinearScratch {
   struct PerMember {
     const Real** rows;
     Real** to;
-    Real* strip;
+    Real* products;
   };
   PerMember member(Carver& carver, const LinearArgs<Real>& a) const {
     return {carver.take<const Real*>(a.N), carver.take<Real*>(a.N),
-            carver.take<Real>(kGradientScratch)};
+            carver.take<Real>(gradient_scratch(unit_vectors(a.K) * kLanes))};
   }
 };
 
@@ -83,7 +83,8 @@ void linear_backward(const LinearArgs<Real>& a, void* scratch, const Member& m) 
   }
   const GateRows dy{shared.dy, shared.row, a.N};
   for (Index r = 0; r < a.N; ++r) own.rows[r] = a.x + r * a.K;
-  weight_gradient(dy, own.rows, a.M, 1, a.K, a.dW, pairs, own.strip, true);
+  const Operand x[] = {{own.rows, a.K, a.dW}};
+  weight_gradient(dy, x, a.M, 1, pairs, own.products, true);
   if (a.N == 0 && m.id == 0) memset(a.dW, 0, size_t(a.M * a.K) * sizeof(Real));
   if (a.db) {
     memset(shared.db + pairs.begin * kLanes, 0,

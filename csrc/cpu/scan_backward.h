@@ -195,6 +195,7 @@ struct BackwardScratch {
   IndexedSums sums;
   struct PerMember {
     const Real** rows;  // of a product over a chunk
+    const Real** h;     // and the operands of R
     Real** to;          // and its results
     const Real** state[kMaxStates];
     Real** carry[kMaxStates];
@@ -206,7 +207,7 @@ struct BackwardScratch {
     const Real** product;  // by b: the dgh of the step after, null: none
     Index* sent;           // by b: its place at that step
     Index* borders;        // first steps of the chunks, where a schedule makes them uneven
-    Real *panels, *strip;
+    Real *panels, *products;
     int32_t *stamp, *slots;
     MaskRows masks;
     explicit PerMember(const MaskRows& masks) : masks(masks) {}
@@ -266,6 +267,7 @@ struct BackwardScratch {
       return wanted ? carver.take<const Real*>(d.B) : nullptr;
     };
     m.rows = carver.take<const Real*>(max_of(chunk, d.B));
+    m.h = carver.take<const Real*>(chunk);
     m.to = carver.take<Real*>(chunk);
     for (int s = 0; s < Cell::S; ++s) {
       m.state[s] = table(true);
@@ -288,7 +290,10 @@ struct BackwardScratch {
     if (lazy_W && a.dx.base) room(W_panels(a));
     if (lazy_R && a.reads_R()) room(R_panels(a));
     m.panels = panel ? carver.take<Real>(panel) : nullptr;
-    m.strip = carver.take<Real>(kGradientScratch);
+    const Index x = unit_vectors(d.I) * kLanes, h = unit_vectors(d.H) * kLanes;
+    Index products = a.index.used ? 0 : gradient_scratch(Cell::one_gate_gradient ? x + h : x);
+    if (!Cell::one_gate_gradient || a.index.used) products = max_of(products, gradient_scratch(h));
+    m.products = carver.take<Real>(products);
     m.stamp = a.index.used ? carver.take<int32_t>(a.index.n) : nullptr;
     m.slots = a.index.used ? carver.take<int32_t>(chunk) : nullptr;
     return m;
@@ -535,23 +540,33 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       run_stage(shared.nv_x, W, W_panels, depth, of_W.begin, of_W.end, false, own.rows,
                 of_rows.size(), nullptr, epilogue(store));
     }
+    each({0, n}, [&](Index i, Index, Index b, Source from) RNNFAST_INLINE_LAMBDA {
+      own.h[i] = drops ? shared.masked + i * d.H : history.operand(from, b);
+    });
+    const Operand h{own.h, d.H, a.dweights[int(Weight::R)]};
+    const auto multiply_with = [&](const GateRows& g, const auto&... operands)
+                                   RNNFAST_INLINE_LAMBDA {
+                                     const Operand all[] = {operands...};
+                                     weight_gradient(g, all, d.H, G, pairs, own.products, fresh);
+                                   };
     if (a.index.used) {
       each({0, n}, [&](Index i, Index t, Index b, Source)
                        RNNFAST_INLINE_LAMBDA { own.slots[i] = int32_t(a.index.row(t, b)); });
       IndexedSums sums = shared.sums;
       sums.stamp = own.stamp;
       indexed_gradient(dgx, own.slots, pairs, sums, stamp);
+      multiply_with(dgh, h);
     } else {
       each({0, n}, [&](Index i, Index t, Index b, Source)
                        RNNFAST_INLINE_LAMBDA { own.rows[i] = a.x.row(t, b); });
-      weight_gradient(dgx, own.rows, d.H, G, d.I, a.dweights[int(Weight::W)], pairs, own.strip,
-                      fresh);
+      const Operand x{own.rows, d.I, a.dweights[int(Weight::W)]};
+      if constexpr (Cell::one_gate_gradient) {
+        multiply_with(dgh, x, h);
+      } else {
+        multiply_with(dgx, x);
+        multiply_with(dgh, h);
+      }
     }
-    each({0, n}, [&](Index i, Index, Index b, Source from) RNNFAST_INLINE_LAMBDA {
-      own.rows[i] = drops ? shared.masked + i * d.H : history.operand(from, b);
-    });
-    weight_gradient(dgh, own.rows, d.H, G, d.H, a.dweights[int(Weight::R)], pairs, own.strip,
-                    fresh);
     bias_gradient(dgx, pairs, shared.dbW);
     if constexpr (!Cell::one_gate_gradient) bias_gradient(dgh, pairs, shared.dbR);
     if (n > 0) fresh = false;

@@ -17,15 +17,33 @@ constexpr int kOuterVectors = kRegisters == 32 && kOuterRows < 8 ? 4 : 3;
 #else
 constexpr int kOuterVectors = 2;
 #endif
-// The strip (24 KiB) and the gate gradients (8 KiB) of a block fit L1 together; the gate gradients of a group of
-// (unit, gate) pairs (256 KiB) stay in L2 while strip after strip passes over them. Measured on a Xeon with 2 MiB of L2,
-// AVX-512, Gflop/s for H = N of 256, 512 and 1024 (peak 211): 180, 176, 153; strip by strip over all rows, through a
-// copy of each tile, 116, 112, 103; with blocks of 256 rows 164, 167, 154.
-constexpr Index kBlockRows = 128, kGroup = 32;
+// Rows are taken in blocks. A strip of the operands (24 KiB) stays in L1 while the gate gradients of a group of (unit,
+// gate) pairs pass over it, and those stay in L2 while strip after strip passes over them: 128 KiB, or 256 where AVX-512
+// is, whose CPUs have more of it. In Gflop/s for H = N of 256, 512 and 1024, strips of 24 KiB gave 180, 176 and 153, of
+// 48 KiB 164, 167 and 154 (a Xeon with AVX-512, peak 211). With AVX2 (Zen 3) an LSTM's backward at I = H = 512 took 0.975
+// of the time with strips of 24 KiB for 12.
+constexpr Index kStripRow = kOuterVectors * RNNFAST_VECTOR_BYTES;  // bytes
+constexpr Index kBlockRows = (24 << 10) / kStripRow < 256 ? (24 << 10) / kStripRow : 256;
+constexpr Index kGroup = RNNFAST_VECTOR_BYTES == 64 ? 32 : 16;
 // Of so many strips on the gate gradients are copied first: the copy costs about as much as a strip gains.
 constexpr Index kStripsToPack = 3;
-// A strip, and the gate gradients of a group.
-constexpr Index kGradientScratch = kBlockRows * kLanes * (kOuterVectors + kGroup);
+// They are copied kOuterRows at a time, each to a place of its own, a cache line further than a power of two: as many as a
+// row has would fall on the same few sets.
+constexpr Index kPart = kBlockRows * kOuterRows + 64 / Index(sizeof(Real));
+constexpr Index kGroupSize = kGroup * (kLanes / kOuterRows) * kPart;
+// Where the operands have so many columns in all, every strip is copied once, before the first group: rows of a power of
+// two of bytes share their cache sets as they lie. With fewer, a strip is copied for each group, when its turn comes. An
+// LSTM's backward and forward, for 1,024 columns (I = H = 512) 0.93 and 1.00 of the time; 384, 0.98 and 1.02; 192, 1.01
+// and 1.03, whose caches the copies wear out (AVX2, Zen 3). Above the upper bound, which is chosen, they take too much
+// memory.
+constexpr Index kColumnsAhead = 512, kMostAhead = 8192;
+RNNFAST_INLINE bool copies_ahead(Index columns) {
+  return columns > kColumnsAhead && columns <= kMostAhead;
+}
+// Elements of scratch for operands of so many columns in all, each in whole vectors.
+RNNFAST_INLINE Index gradient_scratch(Index columns) {
+  return kGroupSize + kBlockRows * (copies_ahead(columns) ? columns : kOuterVectors * kLanes);
+}
 
 // Gate gradients of `n` rows in chunk order: row r at base + r * ld, as a gate row [unit][gate][lane].
 struct GateRows {
@@ -50,9 +68,9 @@ RNNFAST_NOINLINE GateBlock pack_gates(const GateRows& g, Index r0, Index rows, R
   for (Index r = 0; r < rows; ++r) {
     const Real* from = g.base + (r0 + r) * g.ld + group.begin * kLanes;
     for (Index i = 0; i < group.size() * kLanes; i += kOuterRows)
-      memcpy(packed + (i * kBlockRows) + r * kOuterRows, from + i, kOuterRows * sizeof(Real));
+      memcpy(packed + i / kOuterRows * kPart + r * kOuterRows, from + i, kOuterRows * sizeof(Real));
   }
-  return {packed, kOuterRows, kBlockRows * kLanes, kBlockRows * kOuterRows};
+  return {packed, kOuterRows, kLanes / kOuterRows * kPart, kPart};
 }
 
 // One block of rows, the pairs of `group`, one strip of columns.
@@ -114,37 +132,75 @@ RNNFAST_NOINLINE void one_row_gradient(const GateRows& g, const Real* x, Index H
   if (streams) stream_done();
 }
 
-// operand: the n rows in chunk order. strip: kGradientScratch elements of scratch. mine: the share of the (unit, gate)
-// pairs. first: nothing stands in dW yet.
-RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Real* const* operand, Index H, int G,
-                                      Index N, Real* dW, Range mine, Real* strip, bool first) {
-  if (g.n == 1) return one_row_gradient(g, operand[0], H, G, mine, dW, N, first);
-  const Index vectors = unit_vectors(N), strips = (vectors + kOuterVectors - 1) / kOuterVectors;
+// What the gate gradients of weights are multiplied with: rows (N,) in chunk order. dW (G*H, N) receives the sum.
+struct Operand {
+  const Real* const* rows;
+  Index N;
+  Real* dW;
+  RNNFAST_INLINE Index vectors() const { return unit_vectors(N); }
+  RNNFAST_INLINE Index strips() const { return (vectors() + kOuterVectors - 1) / kOuterVectors; }
+};
+
+// Columns [column, column + valid) of some rows, as rows of whole vectors.
+RNNFAST_NOINLINE void pack_strip(const Real* const* rows, Index n, Index column, Index valid,
+                                 Real* to) {
+  for (Index r = 0; r < n; ++r) {
+    const Real* from = rows[r] + column;
+    Index j = 0;
+    for (; j + kLanes <= valid; j += kLanes, to += kLanes) raw_store(to, raw_load(from + j));
+    if (j < valid) {
+      raw_store(to, raw_load(from + j, int(valid - j)));
+      to += kLanes;
+    }
+  }
+}
+
+// All operands of the same gate gradients. scratch: gradient_scratch elements for their columns. mine: the share of the
+// (unit, gate) pairs. first: nothing stands in dW yet.
+template <int n>
+RNNFAST_NOINLINE void weight_gradient(const GateRows& g, const Operand (&operands)[n], Index H,
+                                      int G, Range mine, Real* scratch, bool first) {
+  if (g.n == 1) {
+    for (const Operand& o : operands) one_row_gradient(g, o.rows[0], H, G, mine, o.dW, o.N, first);
+    return;
+  }
+  Index strips = 0, columns = 0;
+  for (const Operand& o : operands) {
+    strips += o.strips();
+    columns += o.vectors() * kLanes;
+  }
+  const bool ahead = copies_ahead(columns);
   for (Index r0 = 0; r0 < g.n; r0 += kBlockRows) {
     const Index rows = min_of(kBlockRows, g.n - r0);
+    // f(operand, vectors, first column, columns, copy)
+    const auto each_strip = [&](auto&& f) RNNFAST_INLINE_LAMBDA {
+      Real* to = scratch + kGroupSize;
+      for (const Operand& o : operands)
+        for (Index s = 0, v0 = 0; s < o.strips(); ++s) {
+          const Index v1 = (s + 1) * o.vectors() / o.strips(), column = v0 * kLanes;
+          f(o, int(v1 - v0), column, min_of((v1 - v0) * kLanes, o.N - column), to);
+          if (ahead) to += rows * (v1 - v0) * kLanes;
+          v0 = v1;
+        }
+    };
+    const auto pack =
+        [&](const Operand& o, int, Index column, Index valid, Real* to)
+            RNNFAST_INLINE_LAMBDA { pack_strip(o.rows + r0, rows, column, valid, to); };
+    if (ahead) each_strip(pack);
     for (Index begin = mine.begin; begin < mine.end; begin += kGroup) {
       const Range group{begin, min_of(begin + kGroup, mine.end)};
       const GateBlock gates =
           strips < kStripsToPack
               ? GateBlock{g.base + r0 * g.ld + begin * kLanes, g.ld, kLanes, kOuterRows}
-              : pack_gates(g, r0, rows, group, strip + kBlockRows * kOuterVectors * kLanes);
-      for (Index s = 0, v0 = 0; s < strips; ++s) {
-        const Index v1 = (s + 1) * vectors / strips;
-        const int nv = int(v1 - v0);
-        const Index column = v0 * kLanes, valid = min_of(nv * kLanes, N - column);
-        for (Index r = 0; r < rows; ++r) {
-          const Real* from = operand[r0 + r] + column;
-          Real* to = strip + r * nv * kLanes;
-          Index j = 0;
-          for (; j + kLanes <= valid; j += kLanes) raw_store(to + j, raw_load(from + j));
-          if (j < valid) raw_store(to + j, raw_load(from + j, int(valid - j)));
-        }
-        with_constant<kOuterVectors>(nv, [&](auto NV) RNNFAST_INLINE_LAMBDA {
-          gradient_strip<NV>(gates, rows, strip, H, G, group, dW, N, column, valid,
-                             first && r0 == 0);
-        });
-        v0 = v1;
-      }
+              : pack_gates(g, r0, rows, group, scratch);
+      each_strip([&](const Operand& o, int nv, Index column, Index valid, Real* to)
+                     RNNFAST_INLINE_LAMBDA {
+                       if (!ahead) pack(o, nv, column, valid, to);
+                       with_constant<kOuterVectors>(nv, [&](auto NV) RNNFAST_INLINE_LAMBDA {
+                         gradient_strip<NV>(gates, rows, to, H, G, group, o.dW, o.N, column, valid,
+                                            first && r0 == 0);
+                       });
+                     });
     }
   }
 }
