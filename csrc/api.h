@@ -238,6 +238,8 @@ struct KernelTable {
   // The machine's peaks (cpu/peaks.h).
   int flops_per_round;
   Real (*multiply_add)(uint64_t rounds);
+  int flops_per_tile;
+  Real (*tile_product)(uint64_t rounds);
   size_t read_block;  // bytes; what does not fill a block is not read
   uint64_t (*read_memory)(const void* data, size_t bytes, uint64_t passes);
 };

@@ -190,6 +190,10 @@ def test_the_compiled_measures():
     lanes = {"avx512": 16, "avx2": 8}.get(core.isa(), 4)
     assert core._multiply_add_f32(1000) == 1000 * 12 * 2 * lanes
     assert core._multiply_add_f64(1000) == 1000 * 12 * lanes
+    # 16 KiB of weights, 4 vectors wide, times a tile's rows.
+    rows = {"avx512": 6, "avx2": 3, "neon": 6}.get(core.isa(), 2)
+    assert core._tile_product_f32(10) == 10 * 2 * rows * 4096
+    assert core._tile_product_f64(10) == 10 * 2 * rows * 2048
 
 
 def test_peaks_are_measured(monkeypatch):
@@ -202,7 +206,8 @@ def test_peaks_are_measured(monkeypatch):
         assert peaks.threads == threads
         assert peaks.caches == small
         assert peaks.others >= 0
-        for rate in (*peaks.flops.values(), *peaks.read.values()):
+        tiles = [machine.Tile(threads, dtype, 0.001).rate() for dtype in peaks.flops]
+        for rate in (*peaks.flops.values(), *peaks.read.values(), *tiles):
             assert 0 < rate < np.inf
 
 

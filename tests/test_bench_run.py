@@ -1,5 +1,6 @@
 """A run end to end: rnnfast and NumPy, and peers that are wrong, absent, dead or mute."""
 
+import itertools
 import json
 import sys
 import time
@@ -174,6 +175,8 @@ def peaks(monkeypatch):
     flops = {"float32": 1e11, "float64": 5e10}
     caches = {"L1": 48 << 10, "L2": 1 << 20, "L3": 32 << 20}
     monkeypatch.setattr(machine, "measure_peaks", lambda n: Peaks(n, flops, read, caches))
+    rates = itertools.cycle((5e10, 1e11, 8e10))
+    monkeypatch.setattr(machine.Tile, "rate", lambda tile: next(rates))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -204,10 +207,17 @@ def test_a_right_peer_is_timed(monkeypatch, fakes, tmp_path):
             assert figures["low"] <= figures["ratio"] <= figures["high"]
         limit = row["limit_us"] / figures["median_us"]
         assert figures["of_limit"] == pytest.approx(limit, rel=1e-3)
+        rates = itertools.islice(itertools.cycle((5e10, 1e11, 8e10)), row["rounds"])
+        shares = [
+            row["flops"] / us / rate * 1e6
+            for us, rate in zip(figures["times_us"], rates, strict=True)
+        ]
+        assert figures["of_tile"] == pytest.approx(np.median(shares), rel=1e-3)
         gflops = row["flops"] / figures["median_us"] / 1e3
         assert figures["gflops"] == pytest.approx(gflops, rel=1e-3)
     assert row["times"]["rnnfast"]["kernel"].startswith("lstm.forward.f32.")
     assert row["flops"] == 2 * 6 * 32 * 13
+    assert row["tile_gflops"] == pytest.approx(80, rel=0.25)  # the median of so many rates
     assert found.versions["right"]["numpy"] == np.__version__
     assert found.peaks[1]["flops"]["float32"] == 1e11
     assert found.machines[0]["absent"] == {}

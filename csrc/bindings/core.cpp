@@ -155,6 +155,15 @@ double multiply_add(uint64_t rounds) {
   return double(rounds) * table.flops_per_round;
 }
 
+template <class Real>
+double tile_product(uint64_t rounds) {
+  const py::gil_scoped_release release;
+  const auto& table = kernels<Real>();
+  const volatile Real kept = table.tile_product(rounds);
+  (void)kept;
+  return double(rounds) * table.flops_per_tile;
+}
+
 // Reads uint64 words, a whole number of blocks (512 bytes are one in every instruction set), so many times; returns
 // the exclusive or of all words of all passes.
 uint64_t read_memory(const py::array_t<uint64_t, py::array::c_style>& data, uint64_t passes) {
@@ -337,6 +346,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("_multiply_add_f64", multiply_add<double>);
   m.def("_note_call", note_call);
   m.def("_members_in_crowd", members_in_crowd);
+  m.def("_tile_product_f32", tile_product<float>);
+  m.def("_tile_product_f64", tile_product<double>);
   m.def("_read_memory", read_memory, py::arg().noconvert(), py::arg());
 }
 

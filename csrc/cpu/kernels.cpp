@@ -181,6 +181,8 @@ extern "C" __attribute__((visibility("hidden"))) const KernelTable<Real> RNNFAST
     weight_checksum,
     kFlopsPerRound,
     multiply_add,
+    kFlopsPerTile,
+    tile_product,
     kReadBytes,
     read_memory,
 };

@@ -1,7 +1,8 @@
 // What this CPU can do at most, for `rnnfast bench`: multiply and add without waiting for anything, and read memory
-// without computing. The limit of a call is made of these two.
+// without computing. The limit of a call is made of these two. Beside them the widest tile, on what lies in L1: no product
+// of the kernels is faster.
 #pragma once
-#include "vec.h"
+#include "tile.h"
 
 namespace rnnfast {
 namespace {
@@ -25,6 +26,24 @@ RNNFAST_NOINLINE Real multiply_add(uint64_t rounds) {
   Real sum = 0;
   for (int l = 0; l < kLanes; ++l) sum += all[l];
   return sum;
+}
+
+// `rounds` times the tile, as it passes over a slice of a panel (stage.h).
+constexpr int kTileVectors = 4, kTileRows = max_rows<kTileVectors>();
+constexpr Index kTileTerms = (16 << 10) / (kTileVectors * RNNFAST_VECTOR_BYTES);
+constexpr int kFlopsPerTile = int(kTileRows * kTileTerms * kTileVectors * kLanes * 2);
+
+RNNFAST_NOINLINE Real tile_product(uint64_t rounds) {
+  alignas(64) Real weights[kTileTerms * kTileVectors * kLanes], x[kTileRows][kTileTerms],
+      sums[kTileRows * kTileVectors * kLanes] = {};
+  for (Real& w : weights) w = Real(0.5);
+  for (auto& row : x)
+    for (Real& value : row) value = Real(0.5);
+  const Real* rows[kTileRows];
+  for (int m = 0; m < kTileRows; ++m) rows[m] = x[m];
+  for (uint64_t r = 0; r < rounds; ++r)
+    tile<kTileRows, kTileVectors>(rows, 0, weights, kTileTerms, nullptr, 0, sums);
+  return sums[0];
 }
 
 // Read whole blocks of kReadBytes, `passes` times over, and return the exclusive or of their 64-bit words.

@@ -104,6 +104,7 @@ class Driver:
             raise ArgumentError(f"rnnfast bench: no Python was given for {OURS.name} itself.")
         self._processes: dict[tuple[str, int], Process | WorkerError] = {}
         self._peaks: dict[int, machine.Peaks] = {}
+        self._tiles: dict[tuple[int, str], machine.Tile] = {}
         # Lines of the file that belong before the next row, and peers that it has already.
         self._news: list[dict[str, Any]] = []
         self._told: list[dict[str, Any]] = []
@@ -282,8 +283,13 @@ class Driver:
         began, busy = time.monotonic(), machine.busy_seconds()
         spent, own = 0.0, -time.process_time()  # the driver is not another process
         rounds = 0
+        rates: list[float] = []
+        key = row.threads, row.dtype
+        if key not in self._tiles:
+            self._tiles[key] = machine.Tile(*key)
         while contenders and (rounds < ROUNDS_NEEDED or spent < self._seconds):
             rounds += 1
+            rates.append(self._tiles[key].rate())
             turns = list(contenders)
             self._random.shuffle(turns)
             for contender in turns:
@@ -300,10 +306,11 @@ class Driver:
         own += time.process_time()
         others = (machine.busy_seconds() - busy - own) / max(time.monotonic() - began, 1e-9)
         entry["rounds"] = rounds
+        entry["tile_gflops"] = _rounded(statistics.median(rates) / 1e9) if rates else None
         entry["others_cores"] = round(max(0.0, others), 2) if math.isfinite(others) else None
         ours = next((c for c in contenders if c.name == OURS.name), None)
         for contender in contenders:
-            entry["times"][contender.name] = self._figures(contender, ours, entry)
+            entry["times"][contender.name] = self._figures(contender, ours, entry, rates)
 
     def _turn(self, contender: Contender, seconds: float) -> tuple[float, float]:
         """Give a contender its turn; return the seconds of the turn and those of all its cores."""
@@ -334,14 +341,22 @@ class Driver:
             calls = max(2 * calls, min(10 * calls, math.ceil(0.002 / contender.call_seconds)))
 
     def _figures(
-        self, contender: Contender, ours: Contender | None, entry: dict[str, Any]
+        self,
+        contender: Contender,
+        ours: Contender | None,
+        entry: dict[str, Any],
+        rates: list[float],
     ) -> dict[str, Any]:
         median = statistics.median(contender.wall)
+        shares = [
+            entry["flops"] / wall / rate for wall, rate in zip(contender.wall, rates, strict=True)
+        ]
         figures: dict[str, Any] = {
             "median_us": _microseconds(median),
             "cpu_us": _microseconds(statistics.median(contender.cpu)),
             "gflops": _rounded(entry["flops"] / median / 1e9),
             "of_limit": _rounded(entry["limit_us"] / 1e6 / median),
+            "of_tile": _rounded(statistics.median(shares)),
             "error": _rounded(contender.error),
             "times_us": [_microseconds(wall) for wall in contender.wall],
         }

@@ -18,7 +18,7 @@ import numpy as np
 from .. import __version__, _backend
 from ..errors import DeviceError
 
-__all__ = ["Peaks", "busy_seconds", "cores", "describe", "measure_peaks", "remarks_on"]
+__all__ = ["Peaks", "Tile", "busy_seconds", "cores", "describe", "measure_peaks", "remarks_on"]
 
 # Bytes of the caches of one core, L3 of all, where the system does not say.
 COMMON_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
@@ -216,6 +216,36 @@ def measure_peaks(threads: int, seconds: float = 0.05) -> Peaks:
     return Peaks(threads, flops, read, sizes, round(max(0.0, others), 2))
 
 
+class Tile:
+    """What the innermost product of rnnfast's kernels reaches on what lies in L1, when asked.
+
+    No product of theirs is faster. Unlike the peaks it is to be measured in turns with what it is
+    compared with: on a machine with neighbours it changes from minute to minute.
+
+    Parameters
+    ----------
+    threads : int
+    dtype : str
+    seconds : float, default 0.01
+        Of one measurement.
+    """
+
+    def __init__(self, threads: int, dtype: str, seconds: float = 0.01) -> None:
+        core = _core()
+        product = {"float32": core._tile_product_f32, "float64": core._tile_product_f64}[dtype]
+
+        def multiply(rounds: int, _: None) -> float:
+            return product(rounds)
+
+        self._work, self._on = multiply, cores(threads)
+        self._rounds = _rounds(multiply, [None] * threads, self._on, seconds)
+
+    def rate(self) -> float:
+        """Return operations per second, multiply-adds counted as two."""
+        done, took = _together(self._work, self._rounds, [None] * len(self._on), self._on)
+        return done / took
+
+
 def _working_sets(sizes: Mapping[str, int], threads: int) -> dict[str, int]:
     """Bytes that each thread reads over and over, well inside of each level."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -243,12 +273,20 @@ def _best(
     work: Callable[[int, Any], float], arguments: list[Any], on: tuple[int, ...], seconds: float
 ) -> float:
     """Return the best rate of several tries; `work` gives what so many rounds have done."""
-    rounds, least = 1, 0.0
-    while least < seconds:  # how many rounds take that long
-        least = _together(work, rounds, arguments, on)[1]
-        rounds *= 1 if least >= seconds else min(16, max(2, int(seconds / max(least, 1e-9))))
+    rounds = _rounds(work, arguments, on, seconds)
     tries = (_together(work, rounds, arguments, on) for _ in range(5))
     return max(done / took for done, took in tries)
+
+
+def _rounds(
+    work: Callable[[int, Any], float], arguments: list[Any], on: tuple[int, ...], seconds: float
+) -> int:
+    """Return how many rounds take that long."""
+    rounds, took = 1, 0.0
+    while took < seconds:
+        took = _together(work, rounds, arguments, on)[1]
+        rounds *= 1 if took >= seconds else min(16, max(2, int(seconds / max(took, 1e-9))))
+    return rounds
 
 
 def _together(

@@ -57,6 +57,7 @@ def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
         ("rnnfast, µs", lambda row: _ours(row, "median_us", "{:,.4g}")),
         ("plain call, µs", _plain),
         ("of the limit", lambda row: _ours(row, "of_limit", "{:.0%}")),
+        ("of the tile", lambda row: _ours(row, "of_tile", "{:.0%}")),
         ("GFLOP/s", lambda row: _ours(row, "gflops", "{:,.3g}")),
         ("CPU, µs", lambda row: _ours(row, "cpu_us", "{:,.4g}")),
     ]
@@ -79,8 +80,8 @@ def _shape(row: dict[str, Any]) -> str:
 
 
 def _ours(row: dict[str, Any], what: str, form: str) -> str:
-    figures = row["times"].get(OURS.name)
-    return "-" if figures is None else form.format(_plain_number(figures[what]))
+    figures = row["times"].get(OURS.name, {})
+    return form.format(_plain_number(figures[what])) if what in figures else "-"
 
 
 def _plain_number(value: float) -> float:
