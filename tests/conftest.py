@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+import memory
 import pytest
 
 import rnnfast
@@ -92,6 +93,7 @@ def require(name: str) -> ModuleType:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.add_cleanup(memory.begin())
     names = [name for name in os.environ.get("RNNFAST_REQUIRE", "").split(",") if name]
     for name in names:
         known = (*_PACKAGES, "cuda")

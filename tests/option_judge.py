@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from memory import remembered
 from option_problems import OptionProblem, build, run
 from yardstick import check_options
 
@@ -67,6 +69,15 @@ def padded(problem: OptionProblem, results: dict[str, Any], T: int) -> dict[str,
     return padded
 
 
+def referred(
+    problem: OptionProblem, dtype: type, types: Sequence[type], T: int
+) -> list[dict[str, Any]]:
+    """Return the reference's results in these element types; none if dtype does not decide."""
+    if not decided(problem, dtype):
+        return []
+    return [padded(problem, run(engine, problem.astype(of)), T) for of in types]
+
+
 def judge(
     runs: Sequence[Callable[[OptionProblem], dict[str, Any]]],
     features: Collection[str],
@@ -93,15 +104,19 @@ def judge(
     ref: dict[str, list] = {}
     taken, problem = 0, None
     for attempt in range(10 * draws):
-        candidate = build(features, 1000 * seed + attempt, cell, **sizes)
-        if not decided(candidate, dtype):
+        draw = 1000 * seed + attempt
+        candidate = build(features, draw, cell, **sizes)
+        types = (wider,) if plainly else (wider, dtype)
+        key = sorted(features), draw, cell, sorted(sizes.items()), dtype, types
+        by_reference = remembered(key, functools.partial(referred, candidate, dtype, types, T))
+        if not by_reference:
             continue
         problem, taken = candidate, taken + 1
         cast = problem.astype(dtype)
         for run_once, pool in zip(runs, kernels, strict=True):
             add(pool, padded(problem, run_once(cast), T))
-        add(plain, padded(problem, plainly(cast) if plainly else run(engine, cast), T))
-        add(ref, padded(problem, run(engine, problem.astype(wider)), T))
+        add(plain, padded(problem, plainly(cast), T) if plainly else by_reference[1])
+        add(ref, by_reference[0])
         if taken == draws:
             break
     assert problem is not None

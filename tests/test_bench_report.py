@@ -73,6 +73,24 @@ def test_table(sample):
     assert "onnxruntime: it has no backward pass (" in notes
 
 
+def test_what_all_rows_come_to(sample):
+    notes = report.table(sample, ["gru.*"]).split("\n\n")[1]
+    best, torch = (1.347 * 1.586) ** 0.5, (1.447 * 7.598) ** 0.5
+    assert (
+        "Inference, 2 rows of float32 with T > 1 and no option: the fastest peer took "
+        f"{best:.2f} times ours (geometric mean), PyTorch {torch:.2f} times; a peer was faster in "
+        "none." in notes
+    )
+    times = sample.rows["lstm.forward+backward.f32.128x8x64x64.t1"]["times"]
+    times["jax"]["ratio"] = times["jax"]["median_us"] = 0.5
+    del times["torch"]
+    assert (
+        "Forward+backward, 1 rows of float32 with T > 1 and no option: the fastest peer took 0.50 "
+        "times ours (geometric mean); a peer was faster in "
+        "lstm.forward+backward.f32.128x8x64x64.t1." in report.table(sample)
+    )
+
+
 def test_table_of_some_rows(sample):
     text = report.table(sample, ["gru.*", "rnn*"])
     assert sum(line.startswith("|") for line in text.splitlines()) == 2 + 2

@@ -6,11 +6,13 @@ the others.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import require
+from memory import remembered
 from problems import CELL_NAMES, make
 from yardstick import check, check_all
 
@@ -93,9 +95,12 @@ def compare(
     pools: dict[Any, dict[str, list]] = {key: {} for key in (*threads, "plain", "ref")}
     for seed in range(draws):
         problem = make(cell, *shape, seed=seed, **options)
+        key = cell, shape, seed, sorted(options.items())
         results = {
-            "plain": by_reference(problem, dtype, reverse),
-            "ref": by_reference(problem, wider, reverse),
+            name: remembered(
+                (*key, of.__name__), functools.partial(by_reference, problem, of, reverse)
+            )
+            for name, of in (("plain", dtype), ("ref", wider))
         }
         for n in threads:
             results[n] = problem.astype(dtype).run(device="cpu", threads=n)

@@ -8,11 +8,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from ..errors import ArgumentError
 from . import results
-from .grid import INFERENCE
+from .grid import INFERENCE, TRAINING
 from .peers import OURS, PEERS
 
 __all__ = ["MARK", "NAMES", "fastest", "fill", "table"]
@@ -31,7 +32,8 @@ NONE_YET = "No results of the suite are there yet.\n"
 def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
     """Return the rows that fit one of the patterns, all without any, as a Markdown table.
 
-    A peer's column has its fastest way. Below the table stands what is not in it, and why.
+    A peer's column has its fastest way. Below the table stands what all rows of the file come to,
+    what is not in it, and why.
 
     Raises
     ------
@@ -135,6 +137,8 @@ def _notes(found: results.Results, rows: list[dict[str, Any]]) -> str:
     if versions:
         said = ", ".join(f"{name} {version}" for name, version in versions.items())
         lines.append(f"Peers: {said}.")
+    for passed in (INFERENCE, TRAINING):
+        lines += _summary(found, passed)
     for peaks in found.peaks.values():
         noun = "thread" if peaks["threads"] == 1 else "threads"
         read = ", ".join(f"{level} {rate / 1e9:.0f}" for level, rate in peaks["read"].items())
@@ -153,6 +157,32 @@ def _notes(found: results.Results, rows: list[dict[str, Any]]) -> str:
     if reasons:
         lines.append("Left out: " + "; ".join(_counted(*item) for item in reasons.items()) + ".")
     return "  \n".join(lines) + "\n"
+
+
+def _summary(found: results.Results, passed: str) -> list[str]:
+    """Say what a pass comes to over all plain rows of float32 with more than one step."""
+    rows = [
+        (row, ratios)
+        for row in found.rows.values()
+        if row["passed"] == passed and row["dtype"] == "float32" and row["T"] > 1
+        if not row["option"] and (ratios := _ratios(row))
+    ]
+    if not rows:
+        return []
+    best = [min(ratios.values()) for _, ratios in rows]
+    line = f"{passed.capitalize()}, {len(rows)} rows of float32 with T > 1 and no option: "
+    line += f"the fastest peer took {geometric_mean(best):.2f} times ours (geometric mean)"
+    torch = [ratios["torch"] for _, ratios in rows if "torch" in ratios]
+    if torch:
+        line += f", PyTorch {geometric_mean(torch):.2f} times"
+    slower = [row["id"] for (row, _), ratio in zip(rows, best, strict=True) if ratio < 1]
+    return [f"{line}; a peer was faster in {', '.join(slower) or 'none'}."]
+
+
+def _ratios(row: dict[str, Any]) -> dict[str, float]:
+    """Return the time of each peer's fastest way over ours."""
+    figures = {name: fastest(row, name) for name in PEERS}
+    return {name: f["ratio"] for name, f in figures.items() if f is not None and "ratio" in f}
 
 
 def _counted(reason: str, ids: list[str]) -> str:
