@@ -146,23 +146,20 @@ py::object activation(const std::string& isa, int which, const py::array_t<Real>
 }
 
 // For `rnnfast bench`: flops done, so that the caller, who has the clock, knows the rate.
-template <class Real>
-double multiply_add(uint64_t rounds) {
+template <class Real, Real (*KernelTable<Real>::*work)(uint64_t), int KernelTable<Real>::* flops>
+double measured(uint64_t rounds) {
   const py::gil_scoped_release release;
   const auto& table = kernels<Real>();
-  const volatile Real kept = table.multiply_add(rounds);
+  const volatile Real kept = (table.*work)(rounds);
   (void)kept;
-  return double(rounds) * table.flops_per_round;
+  return double(rounds) * (table.*flops);
 }
-
 template <class Real>
-double tile_product(uint64_t rounds) {
-  const py::gil_scoped_release release;
-  const auto& table = kernels<Real>();
-  const volatile Real kept = table.tile_product(rounds);
-  (void)kept;
-  return double(rounds) * table.flops_per_tile;
-}
+constexpr auto multiply_add =
+    measured<Real, &KernelTable<Real>::multiply_add, &KernelTable<Real>::flops_per_round>;
+template <class Real>
+constexpr auto tile_product =
+    measured<Real, &KernelTable<Real>::tile_product, &KernelTable<Real>::flops_per_tile>;
 
 // Reads uint64 words, a whole number of blocks (512 bytes are one in every instruction set), so many times; returns
 // the exclusive or of all words of all passes.

@@ -2,7 +2,7 @@
 // without computing. The limit of a call is made of these two. Beside them the widest tile, on what lies in L1: no product
 // of the kernels is faster.
 #pragma once
-#include "tile.h"
+#include "stage.h"
 
 namespace rnnfast {
 namespace {
@@ -28,9 +28,9 @@ RNNFAST_NOINLINE Real multiply_add(uint64_t rounds) {
   return sum;
 }
 
-// `rounds` times the tile, as it passes over a slice of a panel (stage.h).
+// `rounds` times the tile, as it passes over a slice of a panel.
 constexpr int kTileVectors = 4, kTileRows = max_rows<kTileVectors>();
-constexpr Index kTileTerms = (16 << 10) / (kTileVectors * RNNFAST_VECTOR_BYTES);
+constexpr Index kTileTerms = kSliceBytes / (kTileVectors * RNNFAST_VECTOR_BYTES);
 constexpr int kFlopsPerTile = int(kTileRows * kTileTerms * kTileVectors * kLanes * 2);
 
 RNNFAST_NOINLINE Real tile_product(uint64_t rounds) {

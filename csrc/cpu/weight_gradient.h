@@ -34,8 +34,7 @@ constexpr Index kGroupSize = kGroup * (kLanes / kOuterRows) * kPart;
 // Where the operands have so many columns in all, every strip is copied once, before the first group: rows of a power of
 // two of bytes share their cache sets as they lie. With fewer, a strip is copied for each group, when its turn comes. An
 // LSTM's backward and forward, for 1,024 columns (I = H = 512) 0.93 and 1.00 of the time; 384, 0.98 and 1.02; 192, 1.01
-// and 1.03, whose caches the copies wear out (AVX2, Zen 3). Above the upper bound, which is chosen, they take too much
-// memory.
+// and 1.03 (AVX2, Zen 3). Above the upper bound, which is chosen, they take too much memory.
 constexpr Index kColumnsAhead = 512, kMostAhead = 8192;
 RNNFAST_INLINE bool copies_ahead(Index columns) {
   return columns > kColumnsAhead && columns <= kMostAhead;
