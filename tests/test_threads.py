@@ -199,27 +199,32 @@ def test_the_pool_reads_the_number_that_openmp_reads(text, threads):
     assert done.stdout.strip() == (str(threads) if threads else alone.stdout.strip())
 
 
-def test_a_team_that_mostly_waits_is_made_smaller_for_a_while():
-    """What a call notes of itself, in milliseconds of time and of long waits."""
+def test_a_team_that_loses_more_than_it_gained_is_made_smaller_for_a_while():
+    """What calls note of themselves, in milliseconds of time and of long waits."""
     code = """
 import time
 from rnnfast import _core
-def after(members, ms, slept):
-    _core._note_call(members, int(ms * 1e6), int(slept * 1e6))
+def after(members, ms, waited):
+    _core._note_call(members, int(ms * 1e6), int(waited * 1e6))
     return _core._members_in_crowd(8)
-print(after(2, 10, 0), after(2, 10, 4.9), after(2, 10, 5.1))
+print(after(2, 10, 4.9), after(2, 10, 5.2))  # one alone takes 10.2, then 9.6
 time.sleep(0.03)
-print(_core._members_in_crowd(8), after(4, 10, 22))
-print([after(4, 10, 23) for _ in range(4)][-1])
+print(_core._members_in_crowd(8), after(4, 10, 22))  # one alone takes 10.7
+print([after(4, 10, 25) for _ in range(4)][-1])  # and now 6.7
 time.sleep(0.05)
 print(_core._members_in_crowd(8))
 time.sleep(0.2)
 print(_core._members_in_crowd(8))
+for _ in range(9):
+    after(2, 5, 0)  # gains 5 ms, of 45 in all 10 are kept
+print(after(2, 9, 9), after(2, 2, 2), _core._members_in_crowd(1))
+time.sleep(0.2)
+print(after(2, 5, 0), after(2, 2, 9), after(2, 4, 4))  # one alone takes no less than no time
 """
     done = python(code)
     assert done.returncode == 0, done.stderr
     # Half of the members; for 10 ms, and where the crowd comes back for up to 160.
-    assert done.stdout.split() == ["8", "8", "1", "8", "8", "2", "2", "8"]
+    assert done.stdout.split() == ["8", "1", "8", "8", "2", "2", "8", "8", "1", "1", "8", "8", "1"]
 
 
 @pytest.mark.parametrize("order", ["rnnfast, torch", "torch, rnnfast"])

@@ -1,5 +1,6 @@
 // Whether other processes have the cores that a team would use. The members of a team wait for each other, so that one
-// of them that shares its core with another process holds up all; then fewer are faster, until the crowd has gone.
+// of them that shares its core with another process holds up all; then fewer are faster, until the crowd has gone. A
+// team is kept as long as it has gained more than it lost: a core is taken away for a moment on any machine.
 #pragma once
 #include <cstdint>
 
