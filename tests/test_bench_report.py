@@ -63,6 +63,12 @@ def test_table(sample):
     assert table["gru.forward+backward.f64.128x8x64x64.t1"]["layer"] == "GRU, float64"
     assert table["lstm+lengths.forward+backward.f32.128x8x64x64.t1"]["layer"] == "LSTM, lengths"
 
+    assert "cores had" not in titles  # the file is older than that
+    sample.rows["gru.forward+backward.f64.128x8x64x64.t1"]["cores_had"] = 1.26
+    shown = [cells(line)[4] for line in report.table(sample).splitlines() if line.startswith("|")]
+    assert shown[0] == "cores had"
+    assert sorted(shown[2:]) == [""] * (len(sample.rows) - 1) + ["1.3"]
+
     notes = text.split("\n\n")[1]
     head = sample.machines[0]
     assert head["cpu"] in notes

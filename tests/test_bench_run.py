@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import os
+import runpy
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -218,9 +221,48 @@ def test_a_right_peer_is_timed(monkeypatch, fakes, tmp_path):
     assert row["times"]["rnnfast"]["kernel"].startswith("lstm.forward.f32.")
     assert row["flops"] == 2 * 6 * 32 * 13
     assert row["tile_gflops"] == pytest.approx(80, rel=0.25)  # the median of so many rates
+    assert "cores_had" not in row
     assert found.versions["right"]["numpy"] == np.__version__
     assert found.peaks[1]["flops"]["float32"] == 1e11
     assert found.machines[0]["absent"] == {}
+
+
+def test_two_threads_are_told_how_many_cores_they_had(monkeypatch, fakes, tmp_path):
+    """In each round the tile is measured on both threads, then on one."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("this process may run on one core only")
+    rates = itertools.cycle((5e10, 1e11, 8e10))
+    monkeypatch.setattr(machine.Tile, "rate", lambda tile: next(rates) * len(tile._on))
+    rows = [replace(SMALL, threads=2)]
+    (row,) = run_with(monkeypatch, {}, tmp_path / "out", rows).rows.values()
+    pairs = itertools.islice(itertools.cycle((1.0, 3.2, 2.5)), row["rounds"])
+    assert row["cores_had"] == pytest.approx(np.median(list(pairs)))
+
+
+def test_all_threads_are_counted_to_the_last_moment(monkeypatch):
+    """The clock of each is read before that of the process."""
+    worker = runpy.run_path(str(Path(driver_module.__file__).parent / "worker.py"))
+    before = time.thread_time()
+    clock = time.clock_gettime(worker["clock_of"](threading.get_native_id()))
+    assert before <= clock <= time.thread_time()
+    read, process_time = [], time.process_time
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: read.append(~clock >> 3))
+
+    def of_the_process():
+        threads = {thread.native_id for thread in threading.enumerate()}
+        assert threads <= set(read)
+        return process_time()
+
+    monkeypatch.setattr(time, "process_time", of_the_process)
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    try:
+        assert 0 < worker["cpu_seconds"]() <= process_time()
+        assert other.native_id in read
+    finally:
+        done.set()
+        other.join()
 
 
 @pytest.mark.parametrize(

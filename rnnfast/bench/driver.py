@@ -284,12 +284,13 @@ class Driver:
         spent, own = 0.0, -time.process_time()  # the driver is not another process
         rounds = 0
         rates: list[float] = []
-        key = row.threads, row.dtype
-        if key not in self._tiles:
-            self._tiles[key] = machine.Tile(*key)
+        cores: list[float] = []
+        tile, alone = self._tile(row.threads, row.dtype), self._tile(1, row.dtype)
         while contenders and (rounds < ROUNDS_NEEDED or spent < self._seconds):
             rounds += 1
-            rates.append(self._tiles[key].rate())
+            rates.append(tile.rate())
+            if row.threads > 1:
+                cores.append(rates[-1] / alone.rate())
             turns = list(contenders)
             self._random.shuffle(turns)
             for contender in turns:
@@ -307,10 +308,18 @@ class Driver:
         others = (machine.busy_seconds() - busy - own) / max(time.monotonic() - began, 1e-9)
         entry["rounds"] = rounds
         entry["tile_gflops"] = _rounded(statistics.median(rates) / 1e9) if rates else None
+        if cores:
+            entry["cores_had"] = _rounded(statistics.median(cores))
         entry["others_cores"] = round(max(0.0, others), 2) if math.isfinite(others) else None
         ours = next((c for c in contenders if c.name == OURS.name), None)
         for contender in contenders:
             entry["times"][contender.name] = self._figures(contender, ours, entry, rates)
+
+    def _tile(self, threads: int, dtype: str) -> machine.Tile:
+        key = threads, dtype
+        if key not in self._tiles:
+            self._tiles[key] = machine.Tile(*key)
+        return self._tiles[key]
 
     def _turn(self, contender: Contender, seconds: float) -> tuple[float, float]:
         """Give a contender its turn; return the seconds of the turn and those of all its cores."""

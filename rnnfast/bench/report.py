@@ -63,6 +63,8 @@ def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
         ("GFLOP/s", lambda row: _ours(row, "gflops", "{:,.3g}")),
         ("CPU, µs", lambda row: _ours(row, "cpu_us", "{:,.4g}")),
     ]
+    if any("cores_had" in row for row in rows):
+        columns.insert(4, ("cores had", _cores_had))
     columns += [(PEERS[name].title, partial(_ratio, peer=name)) for name in peers]
     lines = [" | ".join(title for title, _ in columns), "|".join("---" for _ in columns)]
     lines += [" | ".join(cell(row) for _, cell in columns) for row in rows]
@@ -79,6 +81,10 @@ def _layer(row: dict[str, Any]) -> str:
 
 def _shape(row: dict[str, Any]) -> str:
     return f"{row['T']}, {row['B']}, {row['I']}, {row['H']}"
+
+
+def _cores_had(row: dict[str, Any]) -> str:
+    return f"{row['cores_had']:.2g}" if "cores_had" in row else ""
 
 
 def _ours(row: dict[str, Any], what: str, form: str) -> str:

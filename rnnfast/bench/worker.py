@@ -20,6 +20,7 @@ input, its answer one on standard output:
 The first answer comes unasked, {"versions": {...}}. {"error": TEXT} is an answer to anything.
 """
 
+import contextlib
 import gc
 import importlib.util
 import itertools
@@ -64,15 +65,33 @@ def build(peer, request):
     return {way: call for way, (call, _) in built.items()}, {"ways": answer}
 
 
+def clock_of(thread):
+    """Return the clock of a thread, as Linux numbers them."""
+    return ~thread << 3 | 6
+
+
+def cpu_seconds():
+    """Return the seconds of all threads.
+
+    The clock of the process has what another running thread used only up to its last tick, some
+    milliseconds ago, unless that thread's own clock has just been read.
+    """
+    mine = time.thread_time()
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile, and is counted
+            time.clock_gettime(clock_of(int(thread.name)))
+    return time.process_time() - (time.thread_time() - mine)  # without this function
+
+
 def timed(call, calls, warm):
     """Time so many calls after others; the collector of garbage waits."""
     for _ in range(warm):
         call()
     gc.disable()
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu, wall = cpu_seconds(), time.perf_counter()
     for _ in itertools.repeat(None, calls):
         call()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     gc.enable()
     return {"wall": wall, "cpu": cpu}
 
