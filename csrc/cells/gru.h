@@ -23,8 +23,8 @@ struct Gru {
   RNNFAST_HD static constexpr bool reads_state(int state) { return state == h; }
   static constexpr bool one_gate_gradient = false;  // the reset gate stands between dgx_n and dgh_n
 
-  template <class V>
-  RNNFAST_HD static void forward(const V (&gx)[G], const V (&gh)[G], const V*, V (&s)[S],
+  template <class V, class Gates>
+  RNNFAST_HD static void forward(const Gates& gx, const Gates& gh, const V*, V (&s)[S],
                                  V (&tape)[K]) {
     const V rt = sigmoid(gx[r] + gh[r]);
     const V zt = sigmoid(gx[z] + gh[z]);
@@ -38,8 +38,8 @@ struct Gru {
 
   // In: ds[h] = dL/dh'; dgates, or null: what else depends on the activated gates.
   // Out: ds[h] = the elementwise path to dL/dh; the scan adds R^T dgh.
-  template <class V>
-  RNNFAST_HD static void backward(const V (&tape)[K], const V*, const V (&s_prev)[S], V (&ds)[S],
+  template <class V, class Slots>
+  RNNFAST_HD static void backward(const Slots& tape, const V*, const V (&s_prev)[S], V (&ds)[S],
                                   const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
     const V rt = tape[tape_r], zt = tape[tape_z], nt = tape[tape_n];
     V dn = ds[h] * (V(1) - zt), dz = ds[h] * (s_prev[h] - nt);

@@ -22,8 +22,8 @@ struct Lstm {
   RNNFAST_HD static constexpr bool reads_state(int state) { return state == c; }
   static constexpr bool one_gate_gradient = true;  // dgx == dgh
 
-  template <class V>
-  RNNFAST_HD static void forward(const V (&gx)[G], const V (&gh)[G], const V* params, V (&s)[S],
+  template <class V, class Gates>
+  RNNFAST_HD static void forward(const Gates& gx, const Gates& gh, const V* params, V (&s)[S],
                                  V (&tape)[K]) {
     const V it = sigmoid(gx[i] + gh[i]);
     const V ft = sigmoid(gx[f] + gh[f]);
@@ -40,8 +40,8 @@ struct Lstm {
 
   // In: ds = dL/dh', dL/dc'; dgates, or null: what else depends on the activated gates.
   // Out: ds[c] = dL/dc, ds[h] = what reaches the old h past the gates: nothing.
-  template <class V>
-  RNNFAST_HD static void backward(const V (&tape)[K], const V* params, const V (&s_prev)[S],
+  template <class V, class Slots>
+  RNNFAST_HD static void backward(const Slots& tape, const V* params, const V (&s_prev)[S],
                                   V (&ds)[S], const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
     const V it = tape[tape_i], ft = tape[tape_f], gt = tape[tape_g], ot = tape[tape_o];
     const V ct = fma(ft, s_prev[c], it * gt);  // with its tanh cheaper to compute than to keep

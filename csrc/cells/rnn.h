@@ -25,19 +25,19 @@ struct Rnn {
 struct RnnTanh : Rnn {
   static constexpr const char* name = "rnn_tanh";
 
-  template <class V>
-  RNNFAST_HD static void forward(const V (&gx)[G], const V (&gh)[G], const V*, V (&s)[S],
+  template <class V, class Gates>
+  RNNFAST_HD static void forward(const Gates& gx, const Gates& gh, const V*, V (&s)[S],
                                  V (&tape)[K]) {
     s[h] = tape[tape_h] = tanh_(gx[gate_h] + gh[gate_h]);
   }
 
   // In: ds[h] = dL/dh'; dgates, or null: what else depends on the activated gate.
   // Out: ds[h] = what flows to the old h past the gates (nothing here).
-  template <class V>
-  RNNFAST_HD static void backward(const V (&tape)[K], const V*, const V (&)[S], V (&ds)[S],
+  template <class V, class Slots>
+  RNNFAST_HD static void backward(const Slots& tape, const V*, const V (&)[S], V (&ds)[S],
                                   const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
-    const V dh = dgates ? ds[h] + dgates[gate_h] : ds[h];
-    dgx[gate_h] = dgh[gate_h] = dh * (V(1) - tape[tape_h] * tape[tape_h]);
+    const V ht = tape[tape_h], dh = dgates ? ds[h] + dgates[gate_h] : ds[h];
+    dgx[gate_h] = dgh[gate_h] = dh * (V(1) - ht * ht);
     ds[h] = V(0);
   }
 };
@@ -45,14 +45,14 @@ struct RnnTanh : Rnn {
 struct RnnRelu : Rnn {
   static constexpr const char* name = "rnn_relu";
 
-  template <class V>
-  RNNFAST_HD static void forward(const V (&gx)[G], const V (&gh)[G], const V*, V (&s)[S],
+  template <class V, class Gates>
+  RNNFAST_HD static void forward(const Gates& gx, const Gates& gh, const V*, V (&s)[S],
                                  V (&tape)[K]) {
     s[h] = tape[tape_h] = relu(gx[gate_h] + gh[gate_h]);
   }
 
-  template <class V>
-  RNNFAST_HD static void backward(const V (&tape)[K], const V*, const V (&)[S], V (&ds)[S],
+  template <class V, class Slots>
+  RNNFAST_HD static void backward(const Slots& tape, const V*, const V (&)[S], V (&ds)[S],
                                   const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
     const V dh = dgates ? ds[h] + dgates[gate_h] : ds[h];
     dgx[gate_h] = dgh[gate_h] = unless_negative(tape[tape_h], dh);

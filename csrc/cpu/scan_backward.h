@@ -65,7 +65,23 @@ struct CellBackward {
   RNNFAST_NOINLINE void run(Place p, Index count) const {
     const CellBackward self = *this;
     const Params<Cell, extras, Bundle<N>> scalars(params);
-    for (; count > 0; --count, p.advance(N)) self.run_bundle<N>(p, scalars);
+    for (; count > 0; --count, p.advance(N)) {
+      if (N > 1 && count > 1 && !p.along_row) self.ask_for_next<N>(p);
+      self.run_bundle<N>(p, scalars);
+    }
+  }
+  template <int N>
+  RNNFAST_INLINE void ask_for_next(const Place& p) const {
+    const Index tape_row = unit_vectors(H) * kLanes * Cell::K;
+    unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
+      const Index row = p.row_of(N + n), at = p.at(n);
+      ask<Cell::K * kLanes>(tape + row * tape_row + at * Cell::K);
+      unroll<Cell::S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        if constexpr (Cell::reads_state(j)) ask<kLanes>(state[j][row] + at);
+        ask<kLanes>(carry[j][row] + at);
+      });
+      if (dy) ask<kLanes>(dy[row] + at);
+    });
   }
   template <int N>
   RNNFAST_INLINE void run_bundle(const Place& p,
@@ -74,15 +90,14 @@ struct CellBackward {
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
     const Index tape_row = unit_vectors(H) * kLanes * K;
     const int lanes = N > 1 ? kLanes : int(min_of(kLanes, H - p.unit * kLanes));
-    V kept[K], before[S], dh, ds[S], past[S], gate[G], x[G], g[G];
+    Slots<N> kept;
+    V before[S], dh, ds[S], past[S], gate[G], x[G], g[G];
     // f(n, row, at) for the N places. What a call may have or not is asked once for all of them.
     const auto each = [&](auto&& f) RNNFAST_INLINE_LAMBDA {
       unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA { f(n, p.row_of(n), p.at(n)); });
     };
     each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
-      const Real* slots = tape + row * tape_row + at * K;
-      unroll<K>([&](auto j)
-                    RNNFAST_INLINE_LAMBDA { kept[j].at[n] = raw_load(slots + j * kLanes); });
+      kept.of[n] = tape + row * tape_row + at * K;
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if constexpr (Cell::reads_state(j)) {
           before[j].at[n] = j ? raw_load(state[j][row] + at) : raw_load(state[j][row] + at, lanes);
