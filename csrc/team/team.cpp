@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -73,23 +74,32 @@ int threads_from_openmp_environment() {
 
 std::atomic<int> chosen_threads{0};
 
-// A call in the team of the OpenMP runtime, which may have woken its threads on the caller's core (see wait.h): the
-// caller lets them run, and they leave it. After pauses of 50 ms this made calls of 2.5 ms ones of 1.5.
+// A call in the team of the OpenMP runtime, which wakes its threads on any core (see wait.h): the caller lets them run
+// where they may have been asleep, and they leave its core. After pauses of 50 ms this made calls of 2.5 ms ones of 1.5.
 struct JoinedCall {
   TeamBody body;
   void* context;
+  bool after_pause;
   int callers_cpu;
 
   static void run(void* call, int id, int n) {
-    const auto& [body, context, callers_cpu] = *static_cast<const JoinedCall*>(call);
+    const auto& [body, context, after_pause, callers_cpu] = *static_cast<const JoinedCall*>(call);
     if (id == 0) {
-      sched_yield();
+      if (after_pause) let_others_run();
     } else if (callers_cpu >= 0 && current_cpu() == callers_cpu) {
       leave_cpu(callers_cpu);
     }
     body(context, id, n);
   }
 };
+
+void run_joined(const OpenMP& openmp, int asked, TeamBody body, void* context) {
+  using Clock = std::chrono::steady_clock;
+  static std::atomic<Clock::time_point> ended{Clock::time_point{}};
+  JoinedCall call{body, context, Clock::now() - ended.load() > kSpin, current_cpu()};
+  openmp.run(asked, JoinedCall::run, &call);
+  ended = Clock::now();
+}
 
 }  // namespace
 
@@ -120,10 +130,7 @@ const char* team_backend() { return openmp() ? "openmp" : "threads"; }
 
 void run_team(int asked, TeamBody body, void* context) {
   if (asked > 1) {
-    if (const OpenMP* omp = openmp()) {
-      JoinedCall call{body, context, current_cpu()};
-      return omp->run(asked, JoinedCall::run, &call);
-    }
+    if (const OpenMP* omp = openmp()) return run_joined(*omp, asked, body, context);
     if (the_pool().try_run(asked, body, context)) return;
   }
   body(context, 0, 1);

@@ -35,10 +35,12 @@ bool ThreadPool::try_run(int n, TeamBody body, void* context) {
   context_ = context;
   members_ = workers + 1;
   left_.value.store(uint32_t(workers));
+  bool slept = false;
   for (int i = 0; i < workers; ++i) {
     calls_[size_t(i)]->value.fetch_add(1);
-    calls_[size_t(i)]->wake();
+    slept |= calls_[size_t(i)]->wake();
   }
+  if (slept) let_others_run();
   body(context, 0, members_);
   wait_while(left_, kSpin, [](uint32_t left) { return left > 0; });
   return true;
