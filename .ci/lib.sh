@@ -2,7 +2,7 @@
 
 PYTHON=${PYTHON:-python3.11}
 work=$(mktemp -d "${TMPDIR:-/tmp}/rnnfast-ci.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || :; rm -rf "$work"' EXIT
 
 # PyTorch's idle OpenMP team spins by default; beside other processes on two cores that costs minutes.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
@@ -10,6 +10,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 step() {
   printf '\n=== %s (%dm%02ds)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+# beside NAME COMMAND...: run it in the background, for there are steps that keep one core idle. `joined NAME` waits for
+# it, shows what it said, and fails if it failed.
+declare -A background
+beside() {
+  local name=$1
+  shift
+  (set -euo pipefail && "$@") >"$work/$name.log" 2>&1 &
+  background[$name]=$!
+}
+joined() {
+  local status=0
+  wait "${background[$1]}" || status=$?
+  cat "$work/$1.log"
+  return $status
 }
 
 # need COMMAND PACKAGE...: install Debian packages unless the command is there.
