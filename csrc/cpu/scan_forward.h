@@ -65,7 +65,8 @@ struct Place {
   const Real* tile;
   Index step;  // in the tile
   RNNFAST_INLINE Index row_of(int n) const { return along_row ? row : row + n; }
-  RNNFAST_INLINE Index at(int n) const { return (along_row ? unit + n : unit) * kLanes; }
+  RNNFAST_INLINE Index unit_of(int n) const { return along_row ? unit + n : unit; }
+  RNNFAST_INLINE Index at(int n) const { return unit_of(n) * kLanes; }
   RNNFAST_INLINE void advance(int n) {
     (along_row ? unit : row) += n;
     tile += n * step;
@@ -117,7 +118,8 @@ template <class Cell, bool with_tape, bool extras>
 struct CellForward {
   Index H;
   int U;
-  const Real* const* gx;              // gate rows
+  const Real* const* gx;              // of each row its gates of the first panel, and
+  Index gx_stride;                    // how far behind them those of the next panel are
   const Real* const* state[Cell::S];  // the incoming states
   Real* const* to[Cell::S];           // the new states: y rows, then packed rows
   Real* tape;                         // packed rows of the step, one behind the other
@@ -130,6 +132,12 @@ struct CellForward {
     each_bundle(H, U, Cell::G, panel, panels, row, rows, gh,
                 [&](auto N, const Place& p, Index count)
                     RNNFAST_INLINE_LAMBDA { run<N>(p, count); });
+  }
+
+  RNNFAST_INLINE Index gx_at(Index unit) const {
+    if constexpr (Cell::G > 1) return unit * gx_stride;  // U = 1
+    const int shift = U / 2;                             // U = 1, 2 or 4
+    return (unit >> shift) * gx_stride + (unit & (U - 1)) * kLanes;
   }
 
   // N at once, `count` times. Every loop over gates, states and slots is unrolled, so that the arrays are registers and
@@ -150,7 +158,7 @@ struct CellForward {
     if constexpr (Cell::G > 1)
       unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
         const Index row = p.row_of(N + n), at = p.at(n);
-        ask<Cell::G * kLanes>(gx[row] + at * Cell::G);
+        ask<Cell::G * kLanes>(gx[row] + gx_at(p.unit_of(n)));
         unroll<Cell::S>([&](auto j) RNNFAST_INLINE_LAMBDA {
           if constexpr (Cell::reads_state(j)) ask<kLanes>(state[j][row] + at);
         });
@@ -167,7 +175,7 @@ struct CellForward {
     Slots<N> x, g;
     unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
       const Index row = p.row_of(n), at = p.at(n);
-      x.of[n] = gx[row] + at * G;
+      x.of[n] = gx[row] + gx_at(p.unit_of(n));
       g.of[n] = p.tile + n * p.step;
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if constexpr (Cell::reads_state(j) || extras) {
@@ -221,7 +229,7 @@ struct ForwardScratch {
     Real** to[kMaxStates];
     const Real** x;  // rows of a chunk
     Real** gx_to;
-    Real *gx_rows, *masked, *panels;  // gx of a chunk, places in order
+    Real *gx_chunk, *masked, *panels;  // gx of a chunk, places in order
     MaskRows masks;
     explicit PerMember(const MaskRows& masks) : masks(masks) {}
   };
@@ -261,7 +269,7 @@ struct ForwardScratch {
       m.to[s] = carver.take<Real*>(d.B);
       m.zoneout[s] = a.options.zoneout[s] > 0 ? carver.take<const Real*>(d.B) : nullptr;
     }
-    m.gx_rows = chunk ? carver.take<Real>(chunk * gate_row_stride<Cell>(d.H)) : nullptr;
+    m.gx_chunk = chunk ? carver.take<Real>(chunk * gate_row_stride<Cell>(d.H)) : nullptr;
     m.x = carver.take<const Real*>(chunk);
     m.gx_to = carver.take<Real*>(chunk);
     m.masked = MaskRows::drops(a.options) ? carver.take<Real>(d.B * d.H) : nullptr;
@@ -384,6 +392,10 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
                         units,
                         S};
 
+  // gx of a chunk lies panel by panel, as the product makes it and as the cell reads it, which takes several rows of a
+  // panel at once; one row goes from panel to panel. Row by row for all, inference on one thread took (AVX2, Zen 3) 1.01
+  // to 1.02 of the time with an LSTM and 1.02 to 1.03 with a GRU at (128, 8, 64, 64) and (64, 64, 128, 256).
+  const bool by_panels = !a.index.used && rows.size() > 1;
   for (Index t0 = 0; t0 < d.T;) {
     // A chunk of my own places: no sum runs over it, so that its size changes no bit.
     Index t1 = t0, n = 0, slot = 0;
@@ -394,14 +406,16 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
       for (Index t = t0; t < t1; ++t) {
         walk.each(t, walk.at(t, rows), [&](Index, Index b, Source) RNNFAST_INLINE_LAMBDA {
           own.x[n] = a.x.row(t, b);
-          own.gx_to[n] = own.gx_rows + n * row;
+          own.gx_to[n] = own.gx_chunk + n * row;
           ++n;
         });
       }
       const Store store{own.gx_to, row, R.nv() * kLanes};
       run_stage(R.nv(), W, W_panels, d.I, panels.begin, panels.end, a.turned, own.x, n, packed.bW,
-                epilogue(store));
+                by_panels ? written_to(own.gx_chunk) : epilogue(store));
     }
+    const Index width = R.nv() * kLanes, gx_row = by_panels ? width : row;
+    const Index gx_stride = by_panels ? n * width : width;
     for (Index t = t0; t < t1; ++t) {
       const Range at = walk.at(t, rows);
       n = at.size();
@@ -411,8 +425,8 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
         unroll<S>([&](auto s) RNNFAST_INLINE_LAMBDA {
           if (Cell::reads_state(s) || extras) own.state[s][r] = history.state(s, from, b);
         });
-        own.gx[r] =
-            a.index.used ? shared.table + a.index.row(t, b) * row : own.gx_rows + (slot + r) * row;
+        own.gx[r] = a.index.used ? shared.table + a.index.row(t, b) * row
+                                 : own.gx_chunk + (slot + r) * gx_row;
         own.to[0][r] = a.y.row(t, b);
         if (S > 1) own.to[1][r] = c + (with_tape ? d.B + p : b) * units;
       });
@@ -432,6 +446,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
         cell.H = d.H;
         cell.U = U;
         cell.gx = own.gx;
+        cell.gx_stride = gx_stride;
         for (int s = 0; s < S; ++s) {
           cell.state[s] = own.state[s];
           cell.to[s] = own.to[s];

@@ -26,14 +26,18 @@ RNNFAST_INLINE void with_constant(int value, F&& f) {
 struct Epilogue {
   const void* self;
   void (*run)(const void* self, Index panel, Index panels, Index row, Index rows, const Real* out);
+  Real*
+      to;  // not null: nothing is run, the product is wanted as it comes, the rows of each panel behind each other
 };
 template <class E>
 RNNFAST_INLINE Epilogue epilogue(const E& e) {
   return {&e,
           [](const void* self, Index panel, Index panels, Index row, Index rows, const Real* out) {
             (*static_cast<const E*>(self))(panel, panels, row, rows, out);
-          }};
+          },
+          nullptr};
 }
+RNNFAST_INLINE Epilogue written_to(Real* to) { return {nullptr, nullptr, to}; }
 
 // What follows is for one row, where every weight is used once: W is read where it lies, each of its rows from one end
 // to the other, a few rows at a time, as the hardware foresees. Asking ahead made forward slower (AVX2, Zen 3: at T = B = 1
@@ -166,7 +170,7 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
       const Index count = min_of(kPanelsAtOnce, last - first - done);
       const Index panel = backwards ? last - done - count : first + done;
       for (Index i = 0; i < count;) {
-        Real* const to = out + i * kWidth;
+        Real* const to = epilogue.to ? epilogue.to + (panel + i) * kWidth : out + i * kWidth;
         const Real* const start = init ? init + (panel + i) * kWidth : nullptr;
         if constexpr (!Source::by_columns)
           if (!panels.packed && K > 0 && (panel + i + 1) * source.U * kLanes <= source.H) {
@@ -184,7 +188,7 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
         else row_tile<1, NV>(rows[0], w, panels.size, K, start, to);
         i += pn;
       }
-      epilogue.run(epilogue.self, panel, count, 0, 1, out);
+      if (!epilogue.to) epilogue.run(epilogue.self, panel, count, 0, 1, out);
       done += count;
     }
     return;
@@ -202,6 +206,7 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
     for (Index block0 = 0; block0 < blocks; block0 += group) {
       const Index block1 = min_of(block0 + group, blocks), row0 = block0 * n / blocks;
       const Real* start = init ? init + panel * kWidth : nullptr;
+      Real* const group_sums = epilogue.to ? epilogue.to + (panel * n + row0) * kWidth : out;
       Index ld_start = 0, k = 0;
       do {
         const Index terms = min_of(depth, K - k);
@@ -216,7 +221,7 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
         for (Index block = block0, r = row0; block < block1; ++block) {
           const Index end = (block + 1) * n / blocks;
           const int mb = int(end - r);
-          Real* const sums = out + (r - row0) * kWidth;
+          Real* const sums = group_sums + (r - row0) * kWidth;
           const Real* before = ld_start ? sums : start;
           with_constant<kRows>(mb, [&](auto MB) RNNFAST_INLINE_LAMBDA {
             tile<MB, NV>(rows + r, k, w + k * kWidth, terms, before, ld_start, sums);
@@ -229,7 +234,8 @@ RNNFAST_NOINLINE void run_stage(const Source& source, const Panels& panels, Inde
         k += terms;
         ld_start = kWidth;
       } while (k < K);
-      epilogue.run(epilogue.self, panel, 1, row0, block1 * n / blocks - row0, out);
+      if (!epilogue.to)
+        epilogue.run(epilogue.self, panel, 1, row0, block1 * n / blocks - row0, out);
     }
   }
 }
