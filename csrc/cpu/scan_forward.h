@@ -36,12 +36,17 @@ struct PackedLayer {
   }
 };
 
-// Elements of one gate row, with U > 1 padded to whole panels, and one cache line more: rows a power of two
-// apart would fall on the same few cache sets.
+// Elements of the gates of one row, with U > 1 padded to whole panels.
+template <class Cell>
+RNNFAST_INLINE Index panels_width(Index H) {
+  const Index U = units_per_panel<Cell>(H);
+  return (unit_vectors(H) + U - 1) / U * U * Cell::G * kLanes;
+}
+
+// The same, and one cache line more: rows a power of two apart would fall on the same few cache sets.
 template <class Cell>
 RNNFAST_INLINE Index gate_row_stride(Index H) {
-  const Index U = units_per_panel<Cell>(H);
-  return (unit_vectors(H) + U - 1) / U * U * Cell::G * kLanes + 64 / Index(sizeof(Real));
+  return panels_width<Cell>(H) + 64 / Index(sizeof(Real));
 }
 
 // The cell's scalars as values; null where the plain call has none, so that the compiler drops them.
@@ -227,9 +232,8 @@ struct ForwardScratch {
   struct PerMember {
     const Real **operand, **gx, **state[kMaxStates], **zoneout[kMaxStates];
     Real** to[kMaxStates];
-    const Real** x;  // rows of a chunk
-    Real** gx_to;
-    Real *gx_chunk, *masked, *panels;  // gx of a chunk, places in order
+    const Real** x;                    // rows of a chunk
+    Real *gx_chunk, *masked, *panels;  // gx of a chunk, places in order in each panel
     MaskRows masks;
     explicit PerMember(const MaskRows& masks) : masks(masks) {}
   };
@@ -269,9 +273,8 @@ struct ForwardScratch {
       m.to[s] = carver.take<Real*>(d.B);
       m.zoneout[s] = a.options.zoneout[s] > 0 ? carver.take<const Real*>(d.B) : nullptr;
     }
-    m.gx_chunk = chunk ? carver.take<Real>(chunk * gate_row_stride<Cell>(d.H)) : nullptr;
+    m.gx_chunk = chunk ? carver.take<Real>(chunk * panels_width<Cell>(d.H)) : nullptr;
     m.x = carver.take<const Real*>(chunk);
-    m.gx_to = carver.take<Real*>(chunk);
     m.masked = MaskRows::drops(a.options) ? carver.take<Real>(d.B * d.H) : nullptr;
     const int nv = Cell::G * units_per_panel<Cell>(d.H);
     const Index depth = max_of(lazy_W ? d.I : 0, lazy_R ? d.H : 0);
@@ -393,9 +396,9 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
                         S};
 
   // gx of a chunk lies panel by panel, as the product makes it and as the cell reads it, which takes several rows of a
-  // panel at once; one row goes from panel to panel. Row by row for all, inference on one thread took (AVX2, Zen 3) 1.01
-  // to 1.02 of the time with an LSTM and 1.02 to 1.03 with a GRU at (128, 8, 64, 64) and (64, 64, 128, 256).
-  const bool by_panels = !a.index.used && rows.size() > 1;
+  // panel at once. Row by row, inference on one thread took (AVX2, Zen 3) 1.01 to 1.02 of the time with an LSTM and 1.02 to
+  // 1.03 with a GRU at (128, 8, 64, 64) and (64, 64, 128, 256); with one row 1.02 at H = 64, and as long at H = 256.
+  const Index width = R.nv() * kLanes;
   for (Index t0 = 0; t0 < d.T;) {
     // A chunk of my own places: no sum runs over it, so that its size changes no bit.
     Index t1 = t0, n = 0, slot = 0;
@@ -405,17 +408,13 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
       n = 0;
       for (Index t = t0; t < t1; ++t) {
         walk.each(t, walk.at(t, rows), [&](Index, Index b, Source) RNNFAST_INLINE_LAMBDA {
-          own.x[n] = a.x.row(t, b);
-          own.gx_to[n] = own.gx_chunk + n * row;
-          ++n;
+          own.x[n++] = a.x.row(t, b);
         });
       }
-      const Store store{own.gx_to, row, R.nv() * kLanes};
       run_stage(R.nv(), W, W_panels, d.I, panels.begin, panels.end, a.turned, own.x, n, packed.bW,
-                by_panels ? written_to(own.gx_chunk) : epilogue(store));
+                written_to(own.gx_chunk));
     }
-    const Index width = R.nv() * kLanes, gx_row = by_panels ? width : row;
-    const Index gx_stride = by_panels ? n * width : width;
+    const Index gx_stride = a.index.used ? width : n * width;
     for (Index t = t0; t < t1; ++t) {
       const Range at = walk.at(t, rows);
       n = at.size();
@@ -426,7 +425,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
           if (Cell::reads_state(s) || extras) own.state[s][r] = history.state(s, from, b);
         });
         own.gx[r] = a.index.used ? shared.table + a.index.row(t, b) * row
-                                 : own.gx_chunk + (slot + r) * gx_row;
+                                 : own.gx_chunk + (slot + r) * width;
         own.to[0][r] = a.y.row(t, b);
         if (S > 1) own.to[1][r] = c + (with_tape ? d.B + p : b) * units;
       });

@@ -26,8 +26,8 @@ RNNFAST_INLINE void with_constant(int value, F&& f) {
 struct Epilogue {
   const void* self;
   void (*run)(const void* self, Index panel, Index panels, Index row, Index rows, const Real* out);
-  Real*
-      to;  // not null: nothing is run, the product is wanted as it comes, the rows of each panel behind each other
+  // Not null: nothing is run. The product is wanted as it comes, panel by panel, all rows of each.
+  Real* to;
 };
 template <class E>
 RNNFAST_INLINE Epilogue epilogue(const E& e) {
