@@ -9,12 +9,13 @@ namespace {
 
 // How long fewer members are kept before more are tried again: a single disturbance costs little, and of a crowd that
 // stays one call in every 160 ms is spent on seeing that it is still there. Beside a busy process LSTM (100, 1, 256, 256)
-// forward plus backward took 10.3, 9.4 and 9.6 ms with 40, 160 and 640 ms as the longest, and 9.0 with 40 as the first.
+// forward plus backward took 8.5, 8.0 and 8.2 ms with 40, 160 and 640 ms as the longest, 7.7 with 40 as the first, and 7.4
+// with one member.
 constexpr int64_t kFirstHold = 10'000'000, kLongestHold = 160'000'000;
 // What teams have gained is kept up to here, and so much may be lost before fewer members are tried: two or three time
-// slices of the system. With none kept, a call in a few hundred that a hypervisor held up for a millisecond left one
-// member for half of the time and more: LSTM (128, 8, 64, 64) forward plus backward took 4.8 ms, with 2.5, 10 and 40 ms
-// kept 3.5, 3.5 and 3.2; beside a busy process all took as long as one member.
+// slices of the system. LSTM (128, 8, 64, 64) forward plus backward with 0, 2.5, 10 and 40 ms: 4.4, 3.5, 3.5 and 3.2 ms while
+// a call in some hundreds was held up, 2.8 all in quieter minutes, and beside a busy process 1.05, 1.10, 1.17 and
+// 1.14 of one member's time.
 constexpr int64_t kMostGained = 10'000'000;
 
 int64_t now() {

@@ -79,11 +79,11 @@ class alignas(128) Signal {
 
 // Longer than a sleeping thread takes to wake, about 40 microseconds and now and then some hundreds on a virtual machine.
 // With a shorter one a member that had slept may come so late that the next one sleeps, and so on at every barrier. After
-// pauses of 3 ms, calls of 1.2 to 1.7 ms on two threads used 1.0 core with 100 microseconds, 1.9 with 300 and with these,
-// which also outlast what a program does between two calls.
+// pauses of 3 ms, calls of about a millisecond on two threads used 1.8 cores with 100 microseconds, 2.0 with 300 and with
+// these, which also outlast what a program does between two calls.
 constexpr std::chrono::microseconds kSpin(1000);
 // Of more members than cores some wait for the very core that would spin. Three members on two cores, LSTM (100, 1, 256,
-// 256) forward plus backward: 7.9 ms with 2 microseconds, 7.8 with 20, 8.5 with 100, 36.7 with 1000; one member 7.4.
+// 256) forward plus backward: 8.2 ms with 2 microseconds, 7.9 with 20, 9.6 with 100, 40 with 1000; one member 8.2.
 constexpr std::chrono::microseconds kSpinWithoutRoom(20);
 // Members of equal work should meet sooner; more says that one has lost its core. With 5, 20, 50 and 200 microseconds
 // calls took the same, within the noise, with the machine idle and beside a busy process.
