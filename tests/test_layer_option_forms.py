@@ -1,0 +1,270 @@
+"""The forms of input that layers with options take, and the steps that are not read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from layer_problems import (
+    LENGTHS,
+    B,
+    H,
+    I,
+    T,
+    both_ways,
+    build,
+    cells,
+    draw,
+    draw_dstates,
+    draw_states,
+    equal,
+    marks,
+    near,
+    parts,
+    some_steps,
+    whole,
+)
+from problems import make
+
+import rnnfast
+from rnnfast import States
+
+# Forms -------------------------------------------------------------------------------------------
+
+
+def turned(array: np.ndarray, axis: int = 0) -> np.ndarray:
+    return np.ascontiguousarray(array.swapaxes(axis, axis + 1))
+
+
+@cells
+@pytest.mark.parametrize("L", [1, 2])
+@pytest.mark.parametrize("once", [False, True], ids=["each", "once"])
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+def test_batch_first_is_a_transposed_view_of_the_same(
+    device: str, cell: str, L: int, once: bool, residual: bool
+) -> None:
+    options = {
+        "num_layers": L,
+        "bidirectional": True,
+        "zoneout": 0.3,
+        "recurrent_dropout": 0.2,
+        "residual": residual,
+    }
+    layer, other = build(cell, device, **options), build(cell, device, batch_first=True, **options)
+    x, state, given = draw(T, B, I), draw_states(layer, B, seed=4), some_steps(layer)
+    if once:
+        given["reset_state"] = draw_states(layer, 1, B, seed=20)
+    given2 = given | {name: given[name].T for name in ("mask", "reset")}
+    given2["reset_state"] = whole(turned(s, 1) for s in parts(given["reset_state"]))
+    drawn = {"training": True, "seed": 5}
+    y, last, tape = layer.forward(x, state, **drawn, **given)
+    y2, last2, tape2 = other.forward(turned(x), state, **drawn, **given2)
+    assert y2.flags.c_contiguous
+    equal((y2.swapaxes(0, 1), last2), (y, last))
+    states, states2 = tape.states(), tape2.states()
+    equal(tuple(s if s is None else s.swapaxes(1, 2) for s in states2), tuple(states))
+    dy, dlast, into = draw(*y.shape, seed=5), draw_states(layer, B, seed=6), draw_dstates(tape)
+    into2 = States(*(None if s is None else turned(s, 1) for s in into))
+    a = layer.backward(tape, dy, dlast, dstates=into)
+    b = other.backward(tape2, turned(dy), dlast, dstates=into2)
+    back = whole(s.swapaxes(1, 2) for s in parts(b.reset_state))
+    equal(b._replace(x=b.x.swapaxes(0, 1), reset_state=back), a)
+    y, last, states = layer(x, state, return_states=True, **given)
+    y2, last2, states2 = other(turned(x), state, return_states=True, **given2)
+    equal((y2.swapaxes(0, 1), last2), (y, last))
+    equal(tuple(s if s is None else s.swapaxes(1, 2) for s in states2), tuple(states))
+
+
+@cells
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("once", [False, True], ids=["each", "once"])
+def test_unbatched_is_a_batch_of_one(device: str, cell: str, batch_first: bool, once: bool) -> None:
+    options = {"num_layers": 2, "bidirectional": True, "recurrent_dropout": 0.2, "dropout": 0.3}
+    layer, other = (
+        build(cell, device, **options),
+        build(cell, device, batch_first=batch_first, **options),
+    )
+    x, state = draw(T, I), draw_states(layer, seed=4)
+    steps = 1 if once else T
+    bare = {
+        "mask": marks(0.7, 1)[:, 0],
+        "reset": marks(0.5, 2)[:, 0],
+        "reset_state": draw_states(layer, steps, seed=20),
+        "pad_output": "hold",
+    }
+    given = bare | {name: bare[name][:, None] for name in ("mask", "reset")}
+    given["reset_state"] = whole(s[:, :, None] for s in parts(bare["reset_state"]))
+    drawn = {"training": True, "seed": 5, "row_ids": np.array([3])}
+    lifted = whole(s[:, None] for s in parts(state))
+    y, last, tape = layer.forward(x[:, None], lifted, **drawn, **given)
+    y2, last2, tape2 = other.forward(x, state, **drawn, **bare)
+    equal(y2, y[:, 0])
+    equal(last2, whole(s[:, 0] for s in parts(last)))
+    assert tape2.B == 1
+    equal(tuple(tape2.states()), tuple(s if s is None else s[:, :, 0] for s in tape.states()))
+    into = draw_dstates(tape)
+    into2 = States(*(None if s is None else s[:, :, 0] for s in into))
+    dy = draw(*y.shape, seed=5)
+    a = layer.backward(tape, dy, lifted, dstates=into)
+    b = other.backward(tape2, dy[:, 0], state, dstates=into2)
+    equal(b.x, a.x[:, 0])
+    equal(b.state, whole(s[:, 0] for s in parts(a.state)))
+    equal(b.parameters, a.parameters)
+    equal(b.reset_state, whole(s[:, :, 0] for s in parts(a.reset_state)))
+
+
+@cells
+@pytest.mark.parametrize("L", [1, 2])
+@pytest.mark.parametrize("kind", ["each", "once", "masked"])
+def test_flat_input_is_padded_input_with_lengths(device: str, cell: str, L: int, kind: str) -> None:
+    options = {
+        "num_layers": L,
+        "bidirectional": True,
+        "zoneout": 0.3,
+        "residual": True,
+        "recurrent_dropout": 0.2,
+        "recurrent_dropout_mode": "step",
+        **({"dropout": 0.25} if L == 2 else {}),
+    }
+    layer = build(cell, device, **options)
+    x, state, given = draw(T, B, I), draw_states(layer, B, seed=4), some_steps(layer)
+    if kind == "once":
+        given["reset_state"] = draw_states(layer, 1, B, seed=20)
+    if kind != "masked":
+        del given["mask"], given["pad_output"]
+    inside = np.arange(T)[:, None] < LENGTHS
+
+    def flat(array: np.ndarray, axis: int = 0) -> np.ndarray:
+        rows = array.swapaxes(axis, axis + 1)
+        lead = (slice(None),) * axis
+        return rows[(*lead, inside.T)]
+
+    ragged: dict[str, Any] = {"cu_seqlens": np.array([0, 6, 6, 9, 14])}
+    ragged |= {n: flat(given[n]) for n in ("mask", "reset") if n in given}
+    ragged["reset_state"] = given["reset_state"]
+    if kind != "once":
+        ragged["reset_state"] = whole(flat(s, 1) for s in parts(given["reset_state"]))
+    else:
+        assert parts(ragged["reset_state"])[0].shape == (2 * L, 1, B, H)
+    if "pad_output" in given:
+        ragged["pad_output"] = "hold"
+    drawn = {"training": True, "seed": 5, "t0": 2, "row_ids": np.array([4, 5, 1, 0])}
+    y, last, tape = layer.forward(x, state, **drawn, **given)
+    y2, last2, tape2 = layer.forward(flat(x), state, **drawn, **ragged)
+    near(y2, flat(y))
+    near(last2, last)
+    assert (tape2.T, tape2.B) == (T, B)
+    near(tuple(tape2.states()), tuple(s if s is None else flat(s, 1) for s in tape.states()))
+    dy, dlast = draw(*y.shape, seed=5) * inside[..., None], draw_states(layer, B, seed=6)
+    into = draw_dstates(tape)
+    outside = ~inside
+    for s in into:
+        if s is not None:
+            s[:, outside] = 0
+    into2 = States(*(None if s is None else flat(s, 1) for s in into))
+    a = layer.backward(tape, dy, dlast, dstates=into)
+    b = layer.backward(tape2, flat(dy), dlast, dstates=into2)
+    near(b.x, flat(a.x))
+    near(b.state, a.state)
+    near(b.parameters, a.parameters)
+    expected = a.reset_state
+    if kind != "once":
+        expected = whole(flat(s, 1) for s in parts(expected))
+    near(b.reset_state, expected)
+    near(layer(flat(x), state, **ragged)[0], flat(layer(x, state, **given)[0]))
+
+
+@cells
+def test_flat_input_does_not_know_batch_first(device: str, cell: str) -> None:
+    layer, other = build(cell, device), build(cell, device, batch_first=True)
+    x, cu_seqlens, reset = draw(14, I), np.array([0, 6, 6, 9, 14]), marks(0.5, 3).ravel()[:14]
+    given = {"cu_seqlens": cu_seqlens, "reset": reset}
+    for shape in ((14,), (1, B)):
+        given["reset_state"] = draw_states(layer, *shape, seed=20)
+        equal(layer(x, **given), other(x, **given))
+
+
+@cells
+@pytest.mark.parametrize("lead", [(0, 3), (4, 0), (0, 0)])
+@pytest.mark.parametrize("L", [1, 2])
+def test_zero_steps_and_zero_rows(device: str, cell: str, lead: tuple[int, int], L: int) -> None:
+    options = {"zoneout": 0.3, "recurrent_dropout": 0.2, "weight_drop": 0.2, "residual": True}
+    layer = build(cell, device, num_layers=L, bidirectional=True, **options)
+    t, b = lead
+    state = draw_states(layer, b, seed=4)
+    given = {
+        "lengths": np.zeros(b, int),
+        "mask": np.ones(lead, bool),
+        "reset": np.ones(lead, bool),
+        "reset_state": draw_states(layer, t, b, seed=20),
+        "pad_output": "hold",
+    }
+    flat = given | {"cu_seqlens": np.zeros(b + 1, int)}
+    del flat["lengths"]
+    flat |= {name: flat[name].reshape(-1)[:0] for name in ("mask", "reset")}
+    flat["reset_state"] = draw_states(layer, 0, seed=20)
+    for x, options in ((np.ones((t, b, I)), given), (np.ones((0, I)), flat)):
+        y, last, tape = layer.forward(x, state, training=True, **options)
+        assert y.shape == (*x.shape[:-1], 2 * H)
+        equal(last, state)
+        g = layer.backward(tape, y, state, dstates=draw_dstates(tape))
+        assert g.x.shape == x.shape
+        assert not any(p.any() for p in g.parameters.values())
+        equal(
+            tuple(s.shape for s in parts(g.reset_state)),
+            tuple(s.shape for s in parts(options["reset_state"])),
+        )
+
+
+# What is not used is not read --------------------------------------------------------------------
+
+
+@cells
+@pytest.mark.parametrize("indices", [False, True], ids=["dense", "indices"])
+@pytest.mark.parametrize("by", ["lengths", "mask", "both", "flat"])
+def test_unused_steps_are_not_read(device: str, cell: str, indices: bool, by: str) -> None:
+    layer = build(cell, device, num_layers=2, bidirectional=True)
+    used, given = np.ones((T, B), bool), {}
+    if by in ("lengths", "both"):
+        given["lengths"] = LENGTHS
+        used &= np.arange(T)[:, None] < LENGTHS
+    if by in ("mask", "both", "flat"):
+        given["mask"] = marks(0.6, 1)
+        used &= given["mask"]
+    x = np.random.default_rng(0).integers(0, I, (T, B)) if indices else draw(T, B, I)
+    if by == "flat":
+        x, used, given["mask"] = x.reshape(T * B, *x.shape[2:]), used.ravel(), used.ravel()
+        given["cu_seqlens"] = np.array([0, 7, 7, 20, 24])
+    spoiled = x.copy()
+    spoiled[~used] = -7 if indices else np.nan
+    y, last, tape = layer.forward(x, **given)
+    y2, last2, tape2 = layer.forward(spoiled, **given)
+    equal((y2, last2), (y, last))
+    equal(layer(spoiled, **given), (y, last))
+    assert not y[~used].any()
+    dy = draw(*y.shape, seed=5)
+    other = dy.copy()
+    other[~used] = np.nan  # dy is ignored there too
+    g = layer.backward(tape2, other)
+    equal(g, layer.backward(tape, dy))
+    if not indices:
+        assert not g.x[~used].any()
+    if indices:
+        first = tuple(int(k) for k in np.argwhere(used)[0])
+        spoiled[first] = 99
+        with pytest.raises(rnnfast.IndexRangeError) as caught:
+            layer(spoiled, **given)
+        assert f"x holds the index 99 at {list(first)}, expected" in str(caught.value)
+
+
+@cells
+@both_ways
+def test_a_function_skips_indices_of_unused_steps(device: str, cell: str, reverse: bool) -> None:
+    p = make(cell, T, B, I, H, indices=True, reverse=reverse)
+    x = p.x.copy()
+    x[np.arange(T)[:, None] >= LENGTHS] = 1000
+    spec = p.spec.options
+    run = p.function()
+    given = {"lengths": LENGTHS, "reverse": reverse, "device": device}
+    equal(run(x, *p.row, *p.state, **spec, **given), run(p.x, *p.row, *p.state, **spec, **given))
