@@ -36,11 +36,11 @@ struct Gru {
     tape[tape_ghn] = gh[n];  // kept: dr needs it, and backward never repeats R h
   }
 
-  // In: ds[h] = dL/dh'; dgates, or null: what else depends on the activated gates.
+  // In: ds[h] = dL/dh'; dgates, or false: what else depends on the activated gates.
   // Out: ds[h] = the elementwise path to dL/dh; the scan adds R^T dgh.
-  template <class V, class Slots>
+  template <class V, class Slots, class GateGradients>
   RNNFAST_HD static void backward(const Slots& tape, const V*, const V (&s_prev)[S], V (&ds)[S],
-                                  const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
+                                  const GateGradients& dgates, V (&dgx)[G], V (&dgh)[G]) {
     const V rt = tape[tape_r], zt = tape[tape_z], nt = tape[tape_n];
     V dn = ds[h] * (V(1) - zt), dz = ds[h] * (s_prev[h] - nt);
     if (dgates) {

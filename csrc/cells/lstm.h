@@ -38,11 +38,12 @@ struct Lstm {
     tape[tape_o] = ot;
   }
 
-  // In: ds = dL/dh', dL/dc'; dgates, or null: what else depends on the activated gates.
+  // In: ds = dL/dh', dL/dc'; dgates, or false: what else depends on the activated gates.
   // Out: ds[c] = dL/dc, ds[h] = what reaches the old h past the gates: nothing.
-  template <class V, class Slots>
+  template <class V, class Slots, class GateGradients>
   RNNFAST_HD static void backward(const Slots& tape, const V* params, const V (&s_prev)[S],
-                                  V (&ds)[S], const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
+                                  V (&ds)[S], const GateGradients& dgates, V (&dgx)[G],
+                                  V (&dgh)[G]) {
     const V it = tape[tape_i], ft = tape[tape_f], gt = tape[tape_g], ot = tape[tape_o];
     const V ct = fma(ft, s_prev[c], it * gt);  // with its tanh cheaper to compute than to keep
     const V tc = tanh_(params ? clamp(ct, params[cell_clip]) : ct);

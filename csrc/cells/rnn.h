@@ -31,11 +31,11 @@ struct RnnTanh : Rnn {
     s[h] = tape[tape_h] = tanh_(gx[gate_h] + gh[gate_h]);
   }
 
-  // In: ds[h] = dL/dh'; dgates, or null: what else depends on the activated gate.
+  // In: ds[h] = dL/dh'; dgates, or false: what else depends on the activated gate.
   // Out: ds[h] = what flows to the old h past the gates (nothing here).
-  template <class V, class Slots>
+  template <class V, class Slots, class GateGradients>
   RNNFAST_HD static void backward(const Slots& tape, const V*, const V (&)[S], V (&ds)[S],
-                                  const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
+                                  const GateGradients& dgates, V (&dgx)[G], V (&dgh)[G]) {
     const V ht = tape[tape_h], dh = dgates ? ds[h] + dgates[gate_h] : ds[h];
     dgx[gate_h] = dgh[gate_h] = dh * (V(1) - ht * ht);
     ds[h] = V(0);
@@ -51,9 +51,9 @@ struct RnnRelu : Rnn {
     s[h] = tape[tape_h] = relu(gx[gate_h] + gh[gate_h]);
   }
 
-  template <class V, class Slots>
+  template <class V, class Slots, class GateGradients>
   RNNFAST_HD static void backward(const Slots& tape, const V*, const V (&)[S], V (&ds)[S],
-                                  const V* dgates, V (&dgx)[G], V (&dgh)[G]) {
+                                  const GateGradients& dgates, V (&dgx)[G], V (&dgh)[G]) {
     const V dh = dgates ? ds[h] + dgates[gate_h] : ds[h];
     dgx[gate_h] = dgh[gate_h] = unless_negative(tape[tape_h], dh);
     ds[h] = V(0);

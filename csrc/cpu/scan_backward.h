@@ -34,6 +34,19 @@ struct Received {
   }
 };
 
+// What else depends on the activated gates of a bundle; false in the plain call and where nothing does.
+template <int N, bool extras>
+struct GateGradients {
+  const Real* of[N];  // null: nothing
+  Index H;
+  int lanes;
+  RNNFAST_INLINE explicit operator bool() const { return extras && of[0]; }
+  RNNFAST_INLINE Bundle<N> operator[](int gate) const {
+    return Bundle<N>::of(
+        [&](auto n) RNNFAST_INLINE_LAMBDA { return Vec(raw_load(of[n] + gate * H, lanes)); });
+  }
+};
+
 // Epilogue of the product with R^T: the cell's backward on a tile of dh. Tables have one entry per row of the step.
 template <class Cell, bool extras>
 struct CellBackward {
@@ -50,7 +63,7 @@ struct CellBackward {
   const Real* const* dstates[Cell::S];  // null: zero
   const Real* const* dgates;            // rows (G, H); null: zero
   const Real* const* zoneout[Cell::S];
-  const Real* params;
+  const Real* params;  // null: none
   Real gradient_clip;  // 0: none
 
   RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
@@ -91,7 +104,8 @@ struct CellBackward {
     const Index tape_row = unit_vectors(H) * kLanes * K;
     const int lanes = N > 1 ? kLanes : int(min_of(kLanes, H - p.unit * kLanes));
     Slots<N> kept;
-    V before[S], dh, ds[S], past[S], gate[G], x[G], g[G];
+    GateGradients<N, extras> gates;
+    V before[S], dh, ds[S], x[G], g[G];
     // f(n, row, at) for the N places. What a call may have or not is asked once for all of them.
     const auto each = [&](auto&& f) RNNFAST_INLINE_LAMBDA {
       unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA { f(n, p.row_of(n), p.at(n)); });
@@ -124,27 +138,27 @@ struct CellBackward {
         ds[0].at[n] = ds[0].at[n] + Vec(raw_load(dy[row] + at, lanes));
       });
     if constexpr (extras) {
+      // What goes past the cell waits in the carry: there are not registers for it.
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        past[j] = V(0);
         if (zoneout[j])
           each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
             const Vec z = raw_load(zoneout[j][row] + at);
-            past[j].at[n] = z * ds[j].at[n];
+            raw_store(carry[j][row] + at, (z * ds[j].at[n]).v);
             ds[j].at[n] = (Vec(1) - z) * ds[j].at[n];
           });
       });
-      unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        gate[j] = V(0);
-        if (dgates)
-          each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
-            gate[j].at[n] = raw_load(dgates[row] + j * H + at, lanes);
-          });
-      });
+      gates.H = H;
+      gates.lanes = lanes;
+      each([&](auto n, Index row, Index at)
+               RNNFAST_INLINE_LAMBDA { gates.of[n] = dgates ? dgates[row] + at : nullptr; });
     }
-    Cell::backward(kept, scalars.get(), before, ds, extras ? gate : static_cast<V*>(nullptr), x, g);
+    Cell::backward(kept, scalars.get(), before, ds, gates, x, g);
     if constexpr (extras) {
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        ds[j] = ds[j] + past[j];
+        if (zoneout[j])
+          each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
+            ds[j].at[n] = ds[j].at[n] + Vec(raw_load(carry[j][row] + at));
+          });
         // That of h is bounded when the product with R^T has been added.
         if (j && gradient_clip > 0) ds[j] = clamp(ds[j], V(double(gradient_clip)));
       });
@@ -506,7 +520,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
           cell.zoneout[s] = own.zoneout[s];
         }
         cell.dgates = own.dgates;
-        cell.params = o.params;
+        cell.params = o.has_params ? o.params : nullptr;
         cell.gradient_clip = o.gradient_clip;
         multiply(any, t & 1, at.size(), epilogue(cell));
       };

@@ -49,14 +49,17 @@ RNNFAST_INLINE Index gate_row_stride(Index H) {
   return panels_width<Cell>(H) + 64 / Index(sizeof(Real));
 }
 
-// The cell's scalars as values; null where the plain call has none, so that the compiler drops them.
+// The cell's scalars as values; null where a call has none, and known to be in the plain one, so that the compiler drops
+// them.
 template <class Cell, bool extras, class V>
 struct Params {
   V at[Cell::P ? int(Cell::P) : 1];
-  RNNFAST_INLINE explicit Params(const Real* scalars) {
-    for (int p = 0; p < Cell::P; ++p) at[p] = V(double(scalars[p]));
+  bool given;
+  RNNFAST_INLINE explicit Params(const Real* scalars) : given(scalars) {
+    if (given)
+      for (int p = 0; p < Cell::P; ++p) at[p] = V(double(scalars[p]));
   }
-  RNNFAST_INLINE const V* get() const { return extras && Cell::P ? at : nullptr; }
+  RNNFAST_INLINE const V* get() const { return extras && Cell::P && given ? at : nullptr; }
 };
 
 // Unit vectors that an epilogue takes at once. Inference at (128, 8, 64, 64) on one thread took, against 4: with 3, LSTM
@@ -130,7 +133,7 @@ struct CellForward {
   Real* tape;                         // packed rows of the step, one behind the other
   const Real* const*
       zoneout[Cell::S];  // extras: what each unit keeps of its old value; null: nothing
-  const Real* params;    // extras: by Cell::Param
+  const Real* params;    // extras: by Cell::Param; null: none
 
   RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
                                  const Real* gh) const {
@@ -143,6 +146,10 @@ struct CellForward {
     if constexpr (Cell::G > 1) return unit * gx_stride;  // U = 1
     const int shift = U / 2;                             // U = 1, 2 or 4
     return (unit >> shift) * gx_stride + (unit & (U - 1)) * kLanes;
+  }
+
+  RNNFAST_INLINE Raw load_state(int j, Index row, Index at, int lanes) const {
+    return j ? raw_load(state[j][row] + at) : raw_load(state[j][row] + at, lanes);
   }
 
   // N at once, `count` times. Every loop over gates, states and slots is unrolled, so that the arrays are registers and
@@ -176,19 +183,15 @@ struct CellForward {
     constexpr int G = Cell::G, S = Cell::S, K = Cell::K;
     const Index tape_row = unit_vectors(H) * kLanes * K;
     const int lanes = N > 1 ? kLanes : int(min_of(kLanes, H - p.unit * kLanes));
-    V s[S], old[S], kept[K];
+    V s[S], kept[K];
     Slots<N> x, g;
     unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
       const Index row = p.row_of(n), at = p.at(n);
       x.of[n] = gx[row] + gx_at(p.unit_of(n));
       g.of[n] = p.tile + n * p.step;
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        if constexpr (Cell::reads_state(j) || extras) {
-          s[j].at[n] = j ? raw_load(state[j][row] + at) : raw_load(state[j][row] + at, lanes);
-        } else {
-          s[j].at[n] = Raw{};
-        }
-        old[j].at[n] = s[j].at[n];
+        if constexpr (Cell::reads_state(j)) s[j].at[n] = load_state(j, row, at, lanes);
+        else s[j].at[n] = Raw{};
       });
     });
     Cell::forward(x, g, scalars.get(), s, kept);
@@ -196,8 +199,11 @@ struct CellForward {
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if (zoneout[j])
           unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
-            const Vec z = raw_load(zoneout[j][p.row_of(n)] + p.at(n));
-            s[j].at[n] = z * old[j].at[n] + (Vec(1) - z) * s[j].at[n];
+            const Index row = p.row_of(n), at = p.at(n);
+            const Vec z = raw_load(zoneout[j][row] + at);
+            // Read again: there are not registers to keep it in.
+            const Vec old = load_state(j, row, at, lanes);
+            s[j].at[n] = z * old + (Vec(1) - z) * s[j].at[n];
           });
       });
     }
@@ -452,7 +458,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
           cell.zoneout[s] = own.zoneout[s];
         }
         if constexpr (tape) cell.tape = a.tape.cell + at.begin * units * K;
-        cell.params = a.options.params;
+        cell.params = a.options.has_params ? a.options.params : nullptr;
         run_stage(R.nv(), R, R_panels, d.H, panels.begin, panels.end, (t & 1) != int(a.turned),
                   own.operand, n, packed.bR, epilogue(cell));
       };
