@@ -19,17 +19,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 import pybind11
+from table import Mutant, read_mutants
 
 import rnnfast
 
@@ -42,50 +40,8 @@ LIMIT_SECONDS = 600
 # The one that is built, the best this CPU has: as wide as what users run.
 ISA = rnnfast._core.isa()
 
-TOKEN = re.compile(r"\w+|[^\w\s]")
-
 # pytest: 0 all passed, 1 some failed, anything else says nothing about the code.
 PASSED, FAILED = 0, 1
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One break."""
-
-    name: str
-    what: str
-    file: str
-    old: str
-    new: str
-    tests: str
-
-    @property
-    def cuda(self) -> bool:
-        """Whether the CUDA module has to be built again, for the CPU."""
-        return self.file.startswith("csrc/") and "cuda" in self.tests
-
-    @property
-    def on_twin(self) -> bool:
-        """Whether its tests run on the CUDA module that was compiled for the CPU."""
-        return self.cuda or "cuda" in self.tests
-
-    @property
-    def compiled(self) -> bool:
-        """Whether the package has to be built again."""
-        return self.file.startswith("csrc/") and not self.cuda
-
-    def broken(self, text: str) -> str | None:
-        """Return the file's text with the break, or None unless its words stand there once."""
-        words = re.compile(r"\s*".join(re.escape(word) for word in TOKEN.findall(self.old)))
-        if len(words.findall(text)) != 1:
-            return None
-        return words.sub(lambda match: self.new, text)
-
-
-def read_mutants() -> list[Mutant]:
-    """Read the table; a missing or unknown key is an error."""
-    table = tomllib.loads((HERE / "mutants.toml").read_text("utf-8"))
-    return [Mutant(name, **row) for name, row in table.items()]
 
 
 class Copy:
