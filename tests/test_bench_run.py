@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import runpy
 import sys
@@ -350,6 +351,21 @@ def test_the_next_turn_waits_for_threads_that_spin(fakes, tmp_path):
             assert least <= time.monotonic() - began < less_than
     finally:
         worker.close()
+
+
+def test_what_a_peer_uses_while_it_rests_is_its_own(fakes, tmp_path):
+    """Or its spinning threads would be taken for another process that disturbed the row."""
+    worker = Process(fakes["spinning"], sys.executable, 1, machine.cores(1))
+    try:
+        arrays = str(Problem(SMALL).write(tmp_path, "pytorch"))
+        worker.ask(do="build", row=SMALL.fields(), arrays=arrays, folder=str(tmp_path))
+        worker.ask(do="time", way="", calls=1, warm=0)
+        before = worker.cpu_seconds()
+        worker.rest(20.0)
+        assert worker.cpu_seconds() - before > 0.03  # of 0.3 that it spins
+    finally:
+        worker.close()
+    assert math.isnan(worker.cpu_seconds())
 
 
 def test_quick_rows_come_first(monkeypatch, tmp_path):

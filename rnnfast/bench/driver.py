@@ -280,9 +280,14 @@ class Driver:
 
     def _time(self, row: Row, contenders: list[Contender], entry: dict[str, Any]) -> None:
         """Time all contenders in turns and put what comes out into the entry."""
-        began, busy = time.monotonic(), machine.busy_seconds()
-        spent, own = 0.0, -time.process_time()  # the driver is not another process
-        rounds = 0
+        # No other processes are the driver, and those whose threads spin when their turn is over.
+        workers = {contender.process for contender in contenders}
+
+        def own() -> float:
+            return time.process_time() + sum(worker.cpu_seconds() for worker in workers)
+
+        began, busy, before = time.monotonic(), machine.busy_seconds(), own()
+        spent, rounds = 0.0, 0
         rates: list[float] = []
         cores: list[float] = []
         tile, alone = self._tile(row.threads, row.dtype), self._tile(1, row.dtype)
@@ -296,16 +301,15 @@ class Driver:
             for contender in turns:
                 slice_seconds = self._seconds / (ROUNDS * len(turns))
                 try:
-                    took, cpu = self._turn(contender, slice_seconds)
+                    spent += self._turn(contender, slice_seconds)
                 except WorkerError as error:
                     contenders.remove(contender)
                     entry["left_out"][contender.name] = str(error)
                     continue
-                spent, own = spent + took, own + cpu
                 if row.threads > 1:
                     contender.process.rest(REST_SECONDS)
-        own += time.process_time()
-        others = (machine.busy_seconds() - busy - own) / max(time.monotonic() - began, 1e-9)
+        wall = max(time.monotonic() - began, 1e-9)
+        others = (machine.busy_seconds() - busy - (own() - before)) / wall
         entry["rounds"] = rounds
         entry["tile_gflops"] = _rounded(statistics.median(rates) / 1e9) if rates else None
         if cores:
@@ -321,32 +325,31 @@ class Driver:
             self._tiles[key] = machine.Tile(*key)
         return self._tiles[key]
 
-    def _turn(self, contender: Contender, seconds: float) -> tuple[float, float]:
-        """Give a contender its turn; return the seconds of the turn and those of all its cores."""
-        cpu = 0.0
+    def _turn(self, contender: Contender, seconds: float) -> float:
+        """Give a contender its turn; return the seconds of it."""
         if math.isnan(contender.call_seconds):
-            answer, cpu = self._calibrate(contender)
+            answer = self._calibrate(contender)
             if contender.call_seconds > max(LONG_CALL, seconds):  # as a turn would be
                 contender.wall.append(answer["wall"])
                 contender.cpu.append(answer["cpu"])
-                return answer["wall"], cpu
+                return answer["wall"]
         calls = max(1, round(seconds / contender.call_seconds))
         warm = 0 if contender.call_seconds > LONG_CALL else max(1, math.ceil(WARM_SHARE * calls))
         answer = contender.process.ask(do="time", way=contender.way, calls=calls, warm=warm)
         contender.wall.append(answer["wall"] / calls)
         contender.cpu.append(answer["cpu"] / calls)
-        return answer["wall"], cpu + answer["cpu"] * (1 + warm / calls)
+        return answer["wall"]
 
-    def _calibrate(self, contender: Contender) -> tuple[dict[str, Any], float]:
-        """Find out what a call takes; return the last answer and the seconds of all its cores."""
-        calls, cpu = 1, 0.0
+    def _calibrate(self, contender: Contender) -> dict[str, Any]:
+        """Find out what a call takes; return the last answer."""
+        calls = 1
         while True:
             answer = contender.process.ask(do="time", way=contender.way, calls=calls, warm=0)
-            wall, cpu = answer["wall"], cpu + answer["cpu"]
+            wall = answer["wall"]
             contender.call_seconds = max(wall / calls, 1e-9)
             # The first call is not like those after it, and the clock's own cost must not count.
             if wall > 0.001 and (calls > 1 or wall > LONG_CALL):
-                return answer, cpu
+                return answer
             calls = max(2 * calls, min(10 * calls, math.ceil(0.002 / contender.call_seconds)))
 
     def _figures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import subprocess
@@ -130,6 +131,14 @@ class Process:
         while idle < 2 and time.monotonic() < end:  # one that spins with naps is not idle
             time.sleep(0.0005)
             idle = 0 if self._runs() else idle + 1
+
+    def cpu_seconds(self) -> float:
+        """Return the seconds that its threads have used of all cores; nan where it is not said."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return math.nan
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def _runs(self) -> bool:
         """Whether a thread of it runs; where the system does not say, it is taken to."""
