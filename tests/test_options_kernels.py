@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import require
 from option_judge import judge
-from option_problems import SINGLES, OptionProblem, choose, fits, run
+from option_problems import SINGLES, OptionProblem, build, choose, fits, run
 from problems import CELL_NAMES
 
 core = require("core")
@@ -111,3 +111,22 @@ def test_many_combinations(seed):
 def test_each_option_over_several_chunks(name, cell):
     for dtype in (np.float32, np.float64):
         compare(SINGLES[name], 4, cell, dtype, draws=2, T=60, B=11, I=5, H=33, D=1)
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("B", [1, 3])
+def test_one_step_with_a_replacement_that_no_reset_takes(cell, B):
+    """Nothing is multiplied with R then, whose checksum must not be missed for that."""
+    p = build((), 2, cell, T=1, B=B, D=2)
+    options = p.options._replace(reset_state=(np.ones((2, 1, B, p.H)),) * p.spec.S)
+    _, _, tape = core.forward(p.spec.name, p.x, p.params, p.state, None, True, 1, options)
+    for threads in (1, 2):
+        args = (tape, p.dy, p.dstate, True, threads, None, None)
+        dx, grads, dstate0, dreset = core.backward(*args, False)
+        expected = core.backward(*args, True)
+        np.testing.assert_array_equal(dx, expected[0])
+        for given, wanted in zip(grads, expected[1], strict=True):
+            for a, b in zip(given, wanted, strict=True):
+                np.testing.assert_array_equal(a, b)
+        assert dstate0 == (None,) * p.spec.S
+        assert not any(d.any() for d in dreset)
