@@ -169,8 +169,10 @@ struct BackwardArgs {
       if (to) return true;
     return false;
   }
-  // A single step multiplies with R only for what goes on beyond it.
-  bool reads_R() const { return dims.T > 1 || dstate0[0] || replaces(); }
+  // A single step multiplies with R only for what goes on beyond it: to the initial state, or to what a reset put in place.
+  bool reads_R() const {
+    return dims.T > 1 || dstate0[0] || (options.schedule.resets && replaces());
+  }
 };
 
 // One member of a team of threads that runs a scan together.

@@ -353,8 +353,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
                           else WeightSum{sum}.add_all(panels.W, panels.H, panels.N, G, m);
                         };
   note(W, a.checksum[0], shared.W || (shared.lazy_W && a.dx.base && once));
-  // Replacements are no reason: without a reset, which makes a schedule, no product is for them.
-  note(R, a.checksum[1], shared.R || (shared.lazy_R && a.dstate0[0] && once));
+  note(R, a.checksum[1], shared.R || (shared.lazy_R && a.reads_R() && once));
   const bool by_units = split_units(d.B, m.n);
   const Range panels = by_units ? share(R.count(), m) : Range{0, R.count()};
   const Range all{0, d.B}, rows = by_units ? all : walk.share_rows(m);
