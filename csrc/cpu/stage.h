@@ -140,8 +140,8 @@ constexpr Index kSliceBytes = 16 << 10, kGroupRows = 48;
 // The first rows of a group would wait for every line of a slice that comes from the third-level cache or from memory.
 // So each block of rows asks for a share of the slice that is next. LSTM (16, 128, 1024, 1024) on one thread, time over
 // that without (AVX2, Zen 3, medians of 4 pairs): forward 0.92, backward 1.00; at H = 512, 4 MiB of weights, 0.97 and
-// 1.02, at H = 256 longer: asked for from 512 KiB on. With 4 and 5 blocks of rows inference at H = 1024 took 0.97 of the time
-// when it asked, with 8 and 11 1.04 and 1.03 when it did not; with 2 and 3 it made no difference.
+// 1.02, at H = 256 longer: asked for from 512 KiB on. With 4 blocks of rows inference at H = 1024 took 0.97 of the time when
+// it asked, LSTM and GRU alike, with 8 1.04 and 1.03 when it did not; with 2 1.00 each, with 3 1.02 and 0.98 when it asked.
 constexpr Index kAskedBytes = 4 << 20, kBlocksToAsk = 4;
 
 // With one row, so many panels go to the epilogue at once: two bundles of one gate's panels. Inference at (100, 1, 64, 64) and

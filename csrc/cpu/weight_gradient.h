@@ -27,7 +27,7 @@ constexpr Index kBlockRows = (24 << 10) / kStripRow < 256 ? (24 << 10) / kStripR
 constexpr Index kGroup = RNNFAST_VECTOR_BYTES == 64 ? 32 : 16;
 // Of so many strips on the gate gradients are copied first, which costs about as much as a few strips gain. Without it forward
 // and backward on one thread took, with 3 strips 0.96 to 0.98 of the time, with 4 0.98, with 5 1.01, with 6 0.98 and 0.99, with
-// 8 1.00 and 1.01 (AVX2, Zen 3; not measured with AVX-512).
+// 8 1.00 and 1.01 (AVX2, Zen 3; not measured with AVX-512). Two builds of the same code differed by up to 3 %.
 constexpr Index kStripsToPack = 7;
 // They are copied kOuterRows at a time, each to a place of its own, a cache line further than a power of two: as many as a
 // row has would fall on the same few sets.
@@ -110,8 +110,8 @@ RNNFAST_NOINLINE void gradient_strip(const GateBlock& gates, Index rows, const R
 
 // Of a single row: nothing is used twice, so dW is written as it lies; a large one past the caches, which would read it
 // first, and lose the weights that the next step reads. Without that one step forward and backward with H = 1024 took 1.15
-// (RNN), 1.17 (GRU) and 1.20 (LSTM) of the time. From 1 or 2 MiB on it took 0.90 to 0.93 with a GRU of H = 512, 1.06 with an
-// RNN of H = 512 and with an LSTM of H = 512 and I = 300 (AVX2, Zen 3), and who reads dW next would not find it in a cache.
+// (RNN), 1.17 (GRU) and 1.20 (LSTM) of the time. With it an RNN of H = 512 (1 MiB) took 1.06, a GRU of H = 512 (3 MiB) 0.90 and
+// 0.93 (AVX2, Zen 3). Below 4 MiB it is left out all the same: who reads dW next would not find it in a cache.
 constexpr Index kStreamed = Index(4) << 20;  // bytes
 RNNFAST_NOINLINE void one_row_gradient(const GateRows& g, const Real* x, Index H, int G, Range mine,
                                        Real* dW, Index N, bool first) {
