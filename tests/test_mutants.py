@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+MUTANTS = runpy.run_path(str(ROOT / "tests/mutants/table.py"))["read_mutants"]()
 
 
-def _mutants() -> list:
-    spec = importlib.util.spec_from_file_location("mutants_table", ROOT / "tests/mutants/table.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclass looks for its annotations
-    spec.loader.exec_module(module)
-    return module.read_mutants()
-
-
-@pytest.mark.parametrize("mutant", _mutants(), ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_it_breaks_one_place(mutant) -> None:
     text = (ROOT / mutant.file).read_text("utf-8")
     broken = mutant.broken(text)

@@ -280,7 +280,7 @@ class Driver:
 
     def _time(self, row: Row, contenders: list[Contender], entry: dict[str, Any]) -> None:
         """Time all contenders in turns and put what comes out into the entry."""
-        # No other processes are the driver, and those whose threads spin when their turn is over.
+        # Neither the driver nor a peer whose threads spin after its turn is another process.
         workers = {contender.process for contender in contenders}
 
         def own() -> float:
