@@ -39,47 +39,72 @@ RNNFAST_INLINE Epilogue epilogue(const E& e) {
 }
 RNNFAST_INLINE Epilogue written_to(Real* to) { return {nullptr, nullptr, to}; }
 
-// What follows is for one row, where every weight is used once: W is read where it lies, each of its rows from one end
-// to the other, a few rows at a time, as the hardware foresees. Asking ahead made forward slower (AVX2, Zen 3: at T = B = 1
-// 2.6 ms for 2.0 of a GRU with H = 1024, 43 us for 29 of an RNN with H = 256). Sums are in the order of tiles.
-constexpr int kLine = 64 / int(sizeof(Real));  // elements of a cache line, all used at once
+// What follows is for one row, where every weight is used once: W is read where it lies. Sums are in the order of tiles.
 
-// One row with one panel of W, which has all its kLanes rows of each gate: blocks are turned in registers.
+// sums[c] = the sum of n terms of a chain, elements of a row times columns of kLanes rows of W, beginning at from[c]. The
+// terms of a chain wait for each other: those of N chains fill the gaps.
+template <int N>
+RNNFAST_INLINE void sum_columns(const Real* const (&from)[N], Index ld, const Real* const (&row)[N],
+                                Index n, Ahead& ahead, Raw (&sums)[N]) {
+  unroll<N>([&](auto c) RNNFAST_INLINE_LAMBDA { sums[c] = Raw{}; });
+  Index k = 0;
+  for (; k + kLanes <= n; k += kLanes) {
+    unroll<N>([&](auto c) RNNFAST_INLINE_LAMBDA {
+      unroll<kLanes / kColumns>([&](auto part) RNNFAST_INLINE_LAMBDA {
+        const Index at = k + part * kColumns;
+        Raw columns[kColumns];
+        load_columns(from[c] + at, ld, columns);
+        ahead.ask<int(max_of(kColumns * kLanes / kLine, 1))>();
+        unroll<kColumns>([&](auto i) RNNFAST_INLINE_LAMBDA {
+          sums[c] = raw_fma(raw_set(row[c][at + i]), columns[i], sums[c]);
+        });
+      });
+    });
+  }
+  for (; k < n; ++k)
+    unroll<N>([&](auto c) RNNFAST_INLINE_LAMBDA {
+      Real column[kLanes];
+      for (Index l = 0; l < kLanes; ++l) column[l] = from[c][l * ld + k];
+      sums[c] = raw_fma(raw_set(row[c][k]), raw_load(column), sums[c]);
+    });
+}
+
+// One row with one panel of W, which has all its kLanes rows of each gate.
 template <int NV>
 RNNFAST_NOINLINE void row_by_rows(const RowPanels& W, Index panel, const Real* row,
                                   const Real* init, Real* out) {
-  const Real* from[NV];
+  const Index K = W.K;
+  const Real* rows[NV];
+  Raw total[NV];
   unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
-    from[v] = W.W + (v % W.G * W.H + (panel * W.U + v / W.G) * kLanes) * W.K;
+    rows[v] = W.W + (v % W.G * W.H + (panel * W.U + v / W.G) * kLanes) * K;
+    total[v] = init ? raw_load(init + v * kLanes) : Raw{};
   });
-  for (Index k = 0; k < W.K;) {
-    const Index end = min_of(k + kBlock, W.K);
-    Raw acc[NV];
-    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { acc[v] = Raw{}; });
-    for (; k + kLine <= end; k += kLine)
-      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
-        unroll<kLine / kLanes>([&](auto part) RNNFAST_INLINE_LAMBDA {
-          const Index at = k + part * kLanes;
-          Raw r[kLanes];
-          unroll<kLanes>([&](auto i)
-                             RNNFAST_INLINE_LAMBDA { r[i] = raw_load(from[v] + i * W.K + at); });
-          transpose_rounds<kLanes / 2>(r);
-          unroll<kLanes>([&](auto i) RNNFAST_INLINE_LAMBDA {
-            acc[v] = raw_fma(raw_set(row[at + i]), r[i], acc[v]);
-          });
-        });
-      });
-    for (; k < end; ++k)
-      unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
-        Real column[kLanes];
-        for (Index l = 0; l < kLanes; ++l) column[l] = from[v][l * W.K + k];
-        acc[v] = raw_fma(raw_set(row[k]), raw_load(column), acc[v]);
-      });
-    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
-      raw_store(out + v * kLanes, (init ? raw_load(init + v * kLanes) : Raw{}) + acc[v]);
-    });
-    init = out;
+  Index done = 0;
+  // Chains side by side: two blocks of the same rows, one behind the other in memory, and what is left over of all gates.
+  if (K >= 2 * kBlock) {
+    done = K / (2 * kBlock) * 2 * kBlock;
+    for (int v = 0; v < NV; ++v)
+      for (Index k = 0; k < done; k += 2 * kBlock) {
+        Ahead ahead(rows[v], K, k, 2 * kBlock);
+        const Real* const w = rows[v] + k;
+        Raw sums[2];
+        sum_columns({w, w + kBlock}, K, {row + k, row + k + kBlock}, kBlock, ahead, sums);
+        total[v] = total[v] + sums[0] + sums[1];
+      }
   }
+  for (Index k = done; k < K; k += kBlock) {
+    const Real *from[NV], *at[NV];
+    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {
+      from[v] = rows[v] + k;
+      at[v] = row + k;
+    });
+    Ahead nothing;
+    Raw sums[NV];
+    sum_columns(from, K, at, min_of(kBlock, K - k), nothing, sums);
+    unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { total[v] += sums[v]; });
+  }
+  unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA { raw_store(out + v * kLanes, total[v]); });
   W.note(panel);
 }
 

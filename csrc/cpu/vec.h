@@ -48,6 +48,21 @@ RNNFAST_INLINE Raw raw_set(Real s) { return s - Raw{}; }
 RNNFAST_INLINE Raw raw_load(const Real* p) { return *reinterpret_cast<const RawAny*>(p); }
 RNNFAST_INLINE void raw_store(Real* p, Raw v) { *reinterpret_cast<RawAny*>(p) = v; }
 
+#if RNNFAST_VECTOR_BYTES > 16
+// Half a vector from `low`, half from `high`.
+RNNFAST_INLINE Raw raw_load_halves(const Real* low, const Real* high) {
+#if RNNFAST_VECTOR_BYTES == 64
+  const auto half = [](const Real* p)
+                        RNNFAST_INLINE_LAMBDA { return _mm256_loadu_pd((const double*)p); };
+  return (Raw)_mm512_insertf64x4(_mm512_castpd256_pd512(half(low)), half(high), 1);
+#else
+  const auto half = [](const Real* p)
+                        RNNFAST_INLINE_LAMBDA { return _mm_loadu_ps((const float*)p); };
+  return (Raw)_mm256_insertf128_ps(_mm256_castps128_ps256(half(low)), half(high), 1);
+#endif
+}
+#endif
+
 template <class R>
 RNNFAST_INLINE Raw raw_fma_generic(R a, R b, R c) {
   return a * b + c;  // an instruction set without fma: multiply, then add
