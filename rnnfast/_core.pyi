@@ -59,7 +59,7 @@ class TensorStack:
 
     def run(
         self,
-        packed: tuple[Prepared | None, ...],  # of each layer
+        packed: tuple[Prepared | None, ...],  # of each layer; not looked at for T = B = 1
         parameters: dict[str, Any],  # of the module
         x: Any,
         hx: Any,  # as PyTorch's layer takes both
@@ -164,7 +164,6 @@ def tensor_stack(
     names: tuple[str, ...],
     known: tuple[Any, ...],  # by name, C-contiguous parameters or None
     rows: tuple[tuple[_Row, ...], ...],  # of each layer, arrays on the parameters' memory
-    least_steps: int,  # T*B from which packed copies are used
     /,
 ) -> TensorStack | None: ...  # None too where PyTorch has no DLPack exchange API
 def linear_forward(

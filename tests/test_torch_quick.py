@@ -152,6 +152,29 @@ def test_packed_copies_that_are_stale_are_made_anew() -> None:
             assert spy.stack.run(packed, *args) is False
 
 
+@kinds
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_single_step_reads_the_weights_as_they_lie(kind: str, dtype: Any, bias: bool) -> None:
+    layer, _ = pairs.pair(kind, I, H, 2, bias=bias, bidirectional=True, dtype=dtype)
+    x, hx = tensors(kind, dtype, 4)
+    step = x[:1, :1].contiguous()
+    hx = tuple(t[:, :1].contiguous() for t in pairs.tensors_in(hx))
+    hx = hx if kind == "lstm" else hx[0]
+    with torch.no_grad(), pairs.taken("fused", 5):
+        layer(step, hx)
+        spy = Spy(layer)
+        for _ in range(2):
+            y, state = layer(step, hx)
+            assert type(spy.answers[-1]) is tuple
+            assert spy.kept.prepared == (None, None)
+            general = layer._forward_eager(step, hx, {})
+            for a, b in zip(pairs.tensors_in((y, state)), pairs.tensors_in(general), strict=True):
+                assert torch.equal(a, b)
+            layer.weight_hh_l1_reverse.data.mul_(2)
+    assert not torch.equal(y, layer(step, hx)[0])
+
+
 # What it leaves to the general road --------------------------------------------------------------
 
 
@@ -371,7 +394,7 @@ FAILING = ctypes.cast(ctypes.pythonapi.PyCapsule_SetName, ctypes.c_void_p).value
 
 def stack_of(kind: Any, layer: Any) -> Any:
     kept = _weights.kept_of(layer)
-    return _core.tensor_stack(kind, kept.cell, kept.names, kept.known, kept.rows, 1)
+    return _core.tensor_stack(kind, kept.cell, kept.names, kept.known, kept.rows)
 
 
 def test_other_functions_are_not_called() -> None:

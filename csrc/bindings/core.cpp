@@ -5,7 +5,7 @@
 #include "../team/crowd.h"
 #include "../team/team.h"
 #include "call.h"
-#include "packed_stack.h"
+#include "tensor_stack.h"
 #include "stream.h"
 
 namespace rnnfast {

@@ -27,13 +27,6 @@ __all__ = [
     "noted",
 ]
 
-# Up to so many steps kernels run on weights as they lie, and packed ones pay only where both they
-# and the weights, which the checksum reads, are in the second-level cache. Time over time with the
-# packed ones, AVX-512, 2 MiB of that cache, T*B = 1: 1.2 to 2 up to 512 KiB, 0.55 to 0.8 from
-# 1.5 MiB on. Above so many steps kernels pack anyway, and it is 1.0 to 1.2 at any size.
-_FEW_STEPS = 16
-_SMALL_BYTES = 2**19
-
 _compiled = _backend.compiled
 noted: dict[int, tuple[Callable[[], Any], Weights]] = {}
 """A module, weakly, and what was kept of it, whose weights may have changed since; by the module's
@@ -105,7 +98,7 @@ class Weights:
     __slots__ = (
         *("D", "H", "I", "L", "S", "bias", "cell", "dtype"),
         *("addresses", "aliases", "dtypes", "known", "names", "prepared", "rows"),
-        *("least_steps", "stack", "stay", "tensors"),
+        *("stack", "stay", "tensors"),
     )
 
     def __init__(
@@ -128,15 +121,20 @@ class Weights:
             a.ctypes.data for a in arrays
         )
         self.prepared: tuple[Any, ...] = (None,) * len(self.rows)
-        self.least_steps = 1 if sum(a.nbytes for a in arrays) <= _SMALL_BYTES else _FEW_STEPS + 1
         self.stack: Any = None
         if self.stay:
-            given = self.names, self.known, self.rows, self.least_steps
-            self.stack = _compiled["auto"].tensor_stack(Tensor, cell, *given)
+            given = cell, self.names, self.known, self.rows
+            self.stack = _compiled["auto"].tensor_stack(Tensor, *given)
 
     def pays_to_pack(self, steps: int) -> bool:
-        """Whether a call of T*B steps without a tape is faster on packed copies."""
-        return self.stay and steps >= self.least_steps
+        """Whether a call of T*B steps without a tape is faster on packed copies.
+
+        A single step reads every weight once, as it lies; packed copies are read beside the weights
+        themselves, whose checksum tells whether they are stale. With them it took 0.87 to 1.12 of
+        the time up to 4.5 MiB of weights and 1.16 to 1.75 from 6 MiB on, LSTM and GRU. Calls of 2
+        to 16 took 0.44 to 0.98 up to 8 MiB, 0.75 to 1.15 from 24 MiB on (AVX2, Zen 3).
+        """
+        return self.stay and steps > 1
 
     def pack(self) -> tuple[Any, ...]:
         """Return packed copies of the weights as they are now, by layer."""

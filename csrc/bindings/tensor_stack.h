@@ -8,6 +8,6 @@ namespace rnnfast {
 py::object make_tensor_stack_type();
 
 py::object tensor_stack(py::handle tensor, py::handle cell, py::handle names, py::handle known,
-                        py::handle rows, py::handle least_steps);
+                        py::handle rows);
 
 }  // namespace rnnfast

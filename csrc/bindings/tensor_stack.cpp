@@ -1,6 +1,6 @@
-// A stack of layers on packed weights, from tensors to tensors, and all that has to be asked before: around one step of
+// A stack of layers on a module's weights, from tensors to tensors, and all that has to be asked before: around one step of
 // a small layer a question asked from Python, or an array made of a tensor, takes as long as the step.
-#include "packed_stack.h"
+#include "tensor_stack.h"
 
 #include "jobs.h"
 #include "tensors.h"
@@ -14,7 +14,7 @@ struct Stack {
   CellId cell;
   int type;                     // NumPy type number
   PyTypeObject* prepared_type;  // as long as the module
-  Index L, D, I, H, least_steps;
+  Index L, D, I, H;
   py::tuple rows;  // of each layer, arrays on the memory of the parameters; keeps it
   std::vector<AnyWeights> weights;  // L*D, the same
   struct Parameter {
@@ -90,6 +90,7 @@ struct Arguments {
   int threads;
 };
 
+// packed: null where the weights are read as they lie.
 template <class Real>
 py::object forward(const Stack& s, PyObject* packed, const Arguments& a) {
   const Index T = a.T, B = a.B, L = s.L, D = s.D, H = s.H, S = s.info().S;
@@ -124,7 +125,13 @@ py::object forward(const Stack& s, PyObject* packed, const Arguments& a) {
         job.dims = {T, B, s.input_of(k), H};
         job.x = direction(in, T, 0, dir == 1);
         job.y = direction(out, T, dir * H, dir == 1);
-        job.packed = static_cast<const Real*>(prepared_at(packed, k).directions[size_t(dir)].get());
+        if (packed) {
+          const AlignedBlock& of = prepared_at(packed, k).directions[size_t(dir)];
+          job.packed = static_cast<const Real*>(of.get());
+        } else {
+          for (int w = 0; w < kWeights; ++w)
+            job.weights.at[w] = static_cast<const Real*>(s.weights[size_t(k * D + dir)].at[w]);
+        }
         for (Index i = 0; i < S; ++i) {
           const Index row = (k * D + dir) * B * H;
           const auto* const state0 = static_cast<const Real*>(a.state0[i]);
@@ -152,7 +159,7 @@ py::object forward(const Stack& s, PyObject* packed, const Arguments& a) {
 }
 
 py::object run_impl(const Stack& s, PyObject* const* args) {
-  PyObject *const packed = args[0], *const parameters = args[1], *const x = args[2], *hx = args[3];
+  PyObject *packed = args[0], *const parameters = args[1], *const x = args[2], *hx = args[3];
   Arguments a{};
   const int batch_first = PyObject_IsTrue(args[4]);
   if (batch_first < 0) throw py::error_already_set();
@@ -192,10 +199,11 @@ py::object run_impl(const Stack& s, PyObject* const* args) {
     a.state0[i - 1] = v.data;
   }
   if (wanted) return py::bool_(true);
-  if (a.T * a.B < s.least_steps || !PyLong_Check(args[6]) || !parse_threads(args[6], a.threads))
-    return py::none();
+  if (!PyLong_Check(args[6]) || !parse_threads(args[6], a.threads)) return py::none();
   a.threads = -a.threads;  // as many as pay, at most so many
-  if (!packed_from(s, packed)) return py::bool_(false);
+  // As in rnnfast/torch/_weights.py, which says why.
+  if (a.T * a.B == 1) packed = nullptr;
+  if (packed && !packed_from(s, packed)) return py::bool_(false);
   return s.type == kFloat ? forward<float>(s, packed, a) : forward<double>(s, packed, a);
 }
 
@@ -232,14 +240,14 @@ PyTypeObject* stack_type = nullptr;  // as long as the process
 }  // namespace
 
 py::object tensor_stack(py::handle tensor, py::handle cell, py::handle names, py::handle known,
-                        py::handle rows, py::handle least_steps) {
+                        py::handle rows) {
   Tensors tensors(tensor);
   if (!tensors) return py::none();
   auto s = std::make_unique<Stack>(std::move(tensors));
   PyObject *const n = names.ptr(), *const of = known.ptr();
   if (!find_cell(cell, s->cell) || !PyTuple_Check(n) || !PyTuple_Check(of) ||
       PyTuple_GET_SIZE(of) != PyTuple_GET_SIZE(n) || !PyTuple_Check(rows.ptr()) ||
-      PyTuple_GET_SIZE(rows.ptr()) < 1 || !PyLong_Check(least_steps.ptr()))
+      PyTuple_GET_SIZE(rows.ptr()) < 1)
     return py::none();
   s->rows = py::reinterpret_borrow<py::tuple>(rows);
   s->L = PyTuple_GET_SIZE(rows.ptr());
@@ -261,8 +269,6 @@ py::object tensor_stack(py::handle tensor, py::handle cell, py::handle names, py
     }
   }
   s->prepared_type = reinterpret_cast<PyTypeObject*>(py::type::of<PyPrepared>().ptr());
-  s->least_steps = PyLong_AsSsize_t(least_steps.ptr());
-  if (PyErr_Occurred()) throw py::error_already_set();
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(n); ++i) {
     Stack::Parameter p{};
     p.name = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(n, i));
