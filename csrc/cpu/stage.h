@@ -48,19 +48,15 @@ RNNFAST_INLINE void sum_columns(const Real* const (&from)[N], Index ld, const Re
                                 Index n, Ahead& ahead, Raw (&sums)[N]) {
   unroll<N>([&](auto c) RNNFAST_INLINE_LAMBDA { sums[c] = Raw{}; });
   Index k = 0;
-  for (; k + kLanes <= n; k += kLanes) {
+  for (; k + kColumns <= n; k += kColumns)
     unroll<N>([&](auto c) RNNFAST_INLINE_LAMBDA {
-      unroll<kLanes / kColumns>([&](auto part) RNNFAST_INLINE_LAMBDA {
-        const Index at = k + part * kColumns;
-        Raw columns[kColumns];
-        load_columns(from[c] + at, ld, columns);
-        ahead.ask<int(max_of(kColumns * kLanes / kLine, 1))>();
-        unroll<kColumns>([&](auto i) RNNFAST_INLINE_LAMBDA {
-          sums[c] = raw_fma(raw_set(row[c][at + i]), columns[i], sums[c]);
-        });
+      Raw columns[kColumns];
+      load_columns(from[c] + k, ld, columns);
+      ahead.ask<int(max_of(kColumns * kLanes / kLine, 1))>();
+      unroll<kColumns>([&](auto i) RNNFAST_INLINE_LAMBDA {
+        sums[c] = raw_fma(raw_set(row[c][k + i]), columns[i], sums[c]);
       });
     });
-  }
   for (; k < n; ++k)
     unroll<N>([&](auto c) RNNFAST_INLINE_LAMBDA {
       Real column[kLanes];
