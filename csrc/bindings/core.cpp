@@ -5,8 +5,8 @@
 #include "../team/crowd.h"
 #include "../team/team.h"
 #include "call.h"
-#include "tensor_stack.h"
 #include "stream.h"
+#include "tensor_stack.h"
 
 namespace rnnfast {
 namespace {
