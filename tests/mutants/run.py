@@ -76,8 +76,14 @@ class Copy:
         return subprocess.run(
             command,
             cwd=self.tree,
-            # A mutant may keep a file's size and second: cached bytecode would hide it.
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "RNNFAST_TEST_TWIN": str(self.twin)},
+            env={
+                **os.environ,
+                # CMake and Ninja of the environment that runs this.
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                # A mutant may keep a file's size and second: cached bytecode would hide it.
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "RNNFAST_TEST_TWIN": str(self.twin),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
