@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -112,3 +113,18 @@ def test_every_option_is_on_a_page() -> None:
     named = set(re.findall(r"`(\w+)(?:=[^`]*)?`", "\n".join(pages)))
     assert "reset" in options
     assert options <= named, options - named
+
+
+def test_costs_of_options_are_those_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each table has what the results behind it generate, and each row of them has a table."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    tables = importlib.import_module("options_tables")
+    options = importlib.import_module("options")
+    index = (tables.PAGES / "README.md").read_text("utf-8")
+    (named,) = set(re.findall(r"benchmarks/results/(options-[\w.-]+\.jsonl)", index))
+    rows = tables.read(ROOT / "benchmarks" / "results" / named)
+    for name in tables.ROWS:
+        page = tables.PAGES / name
+        assert page.read_text("utf-8") == tables.filled(page, rows), name
+    shown = {row for of_page in tables.ROWS.values() for row in of_page.values()}
+    assert shown == set(options.variants((4, 2, 1, 3), "lstm")) - {"plain"}
