@@ -239,34 +239,49 @@ class Stack:
         It checks them without a word, so that what it refuses comes back here as None too.
         """
         core, get = self._core, given.get
-        if core is None or type(x) is not ndarray or x.ndim != 3:
+        flat, replacement = get("cu_seqlens"), get("reset_state")
+        if core is None or type(x) is not ndarray or x.ndim != (3 if flat is None else 2):
             return None
         pad, reset_to = get("pad_output", "zero"), get("reset_to", "zero")
-        replacement = get("reset_state")
         burn_in, tbptt = get("burn_in", 0), get("tbptt")
         if (
-            get("cu_seqlens") is not None
-            or not (type(pad) is str and pad in ("zero", "hold"))
-            or not (type(reset_to) is str and reset_to == "zero")
+            not (type(pad) is str and pad in ("zero", "hold"))
+            or not (type(reset_to) is str and reset_to in ("zero", "learned"))
             or type(burn_in) is not int
             or not (tbptt is None or (type(tbptt) is int and tbptt > 0))
             or (replacement is not None and get("reset") is None)
         ):
             return None
+        if flat is None:
+            B = x.shape[1]
+        elif type(flat) is ndarray and flat.ndim == 1 and len(flat) > 0 and pad == "zero":
+            B = len(flat) - 1
+            flat = flat.copy()  # backward needs it as it is now
+        else:
+            return None
         draws, random = None, (0, 0, 0, None)
         if training and self.random:
-            draws = _call.check_draws(f"{self.who}.forward", given, x.shape[1], "x")
+            source = "x" if flat is None else "cu_seqlens"
+            draws = _call.check_draws(f"{self.who}.forward", given, B, source)
             random = (draws.seed, 0, draws.t0, draws.row_ids)
-        if replacement is not None and self._single:
-            replacement = (replacement,)
+        replaced = None
+        if reset_to == "learned":
+            if initial is None or replacement is not None or get("reset") is None:
+                return None
+            replaced = "learned"
+            replacement = tuple(p[:, None] for p in _repeat(initial, B))
+        elif replacement is not None:
+            replaced = "given"
+            if self._single:
+                replacement = (replacement,)
         options = (
-            *(get("lengths"), get("mask"), None, get("reset"), replacement, pad == "hold"),
+            *(get("lengths"), get("mask"), flat, get("reset"), replacement, pad == "hold"),
             *self._fixed[training, keep_tape],
             *(burn_in, tbptt or 0, *random, False),
         )
         learned = state is None and initial is not None
         if learned:
-            start = _repeat(initial, x.shape[1])
+            start = _repeat(initial, B)
         elif state is not None and self._single:
             start = (state,)
         else:
@@ -277,8 +292,8 @@ class Stack:
         _ran.engine = core
         y, state_n, kept = result
         if keep_tape:
-            replaced = None if replacement is None else "given"
-            call = Call(TIME_FIRST, learned, replaced, 0.0, self.residual, draws)
+            form = TIME_FIRST if flat is None else FLAT
+            call = Call(form, learned, replaced, 0.0, self.residual, draws, flat)
             kept = LayerTape(self, core, [kept], call)
         return y, (state_n[0] if self._single else state_n), kept
 
@@ -439,7 +454,7 @@ class Stack:
         """
         inner = self._quick_dstates(dstates)
         quick = self._core is not None and tape._engine is self._core
-        quick = quick and tape._call.form is TIME_FIRST
+        quick = quick and tape._call.form in (TIME_FIRST, FLAT)
         if quick and inner is not None and (dy is None or type(dy) is ndarray):
             last = (dstate,) if self._single and dstate is not None else dstate
             result = self._back(self._core, tape, 0, dy, last, need_dx, *inner)

@@ -92,6 +92,50 @@ def test_setting_an_option_takes_the_quick_road_away_and_gives_it_back(device: s
     equal(layer(x)[0], plain)
 
 
+ENDS = np.concatenate([[0], np.cumsum(LENGTHS)])
+SHORT_ROADS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "learned": ({"initial_state": "learned"}, {}),
+    "reset": ({}, {"reset": marks(0.3, 1)}),
+    "reset_state": ({}, {"reset": marks(0.3, 1), "reset_state": draw(1, T, B, H)}),
+    "reset_to": ({"initial_state": "learned"}, {"reset": marks(0.3, 1), "reset_to": "learned"}),
+    "mask": ({}, {"mask": marks(0.7, 1), "pad_output": "hold"}),
+    "lengths": ({"zoneout": 0.2}, {"lengths": LENGTHS, "burn_in": 1, "tbptt": 2}),
+    "flat": ({}, {"cu_seqlens": ENDS}),
+    "flat, all": (
+        {"initial_state": "learned", "recurrent_dropout": 0.25},
+        {
+            "cu_seqlens": ENDS,
+            "reset": marks(0.3, 1).ravel()[: ENDS[-1]],
+            "reset_to": "learned",
+            "t0": 3,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("options", SHORT_ROADS)
+def test_the_short_road_gives_what_the_long_one_gives(options: str) -> None:
+    config, call = SHORT_ROADS[options]
+    x = draw(ENDS[-1], I) if "cu_seqlens" in call else draw(T, B, I)
+    drawn = config.keys() & {"zoneout", "recurrent_dropout"}
+    random = {"training": True, "seed": 1} if drawn else {}
+    results = []
+    for core in ("kept", None):
+        layer = rnnfast.GRU(I, H, seed=0, dtype=np.float64, **config)
+        if core is None:
+            layer._stack._core = layer._stack._quick = None
+        else:
+            if layer._stack._core is None:
+                pytest.skip("the compiled module is absent")
+            layer._stack._checker = None  # whoever checks at leisure falls over it
+        if config.get("initial_state") == "learned":
+            layer.h_0[:] = draw(1, H)
+        y, last, tape = layer.forward(x, **call, **random)
+        results.append((y, last, layer.backward(tape, np.cos(y), np.sin(last))))
+    equal(*results)
+
+
 def test_return_states(device: str) -> None:
     layer = build("lstm", device, num_layers=2, bidirectional=True)
     x, given = draw(T, B, I), {"lengths": LENGTHS}
