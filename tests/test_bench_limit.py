@@ -1,6 +1,7 @@
 """The grid, and the limit of its rows by examples worked by hand."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,9 @@ def test_a_single_step_reads_w_and_costs_a_call():
     row = Row("rnn_tanh", 1, 1, 256, 256)
     expected = 524_288 / 2e5 + 256 * 0.15e-3 + 0.025 + 0.25
     assert microseconds(row, ONE) == pytest.approx(expected)
+    # On two threads half of them each, an exchange, and 0.42 to fork and to join.
+    expected = 524_288 / 2e5 + 128 * 0.15e-3 + 0.115 + 0.25 + 0.42
+    assert microseconds(replace(row, threads=2), TWO) == pytest.approx(expected)
 
 
 def test_backward_triples_products_and_doubles_reads():

@@ -10,7 +10,8 @@ weights      R once per step, for its products follow each other in time and eac
 activations  what the vector units need beside the product, spread over the threads.
 steps        the chain of one step: the last product's sum, the cell, the first product. Threads
              that share a step exchange h once more.
-call         with T = 1, the way from Python into compiled code and back.
+call         with T = 1, the way from Python into compiled code and back; with several threads,
+             to the others and back as well.
 
 It is optimistic: arithmetic and memory overlap in it without loss, packing and the tape are free.
 Time 1.1 to 1.2 times the limit is what good code reaches.
@@ -34,21 +35,41 @@ STEP_SECONDS = 25e-9
 EXCHANGE_SECONDS = 90e-9
 # A call that parses its arguments and allocates y; 0.2 to 0.3 there.
 CALL_SECONDS = 0.25e-6
+# OpenMP's fork and join while its threads still spin, there; 1 microsecond and more otherwise.
+# Longer calls share it among their steps. What is quicker on one thread is free to stay on one:
+# such a row may take less than this.
+FORK_SECONDS = 0.42e-6
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The limit of a row.
+    """The limit of a row, and what it is made of, in seconds.
 
     Attributes
     ----------
-    seconds : float
-    bound : str
-        What the largest part of it is: ``"flops"``, or ``"weights in L2"``.
+    arithmetic, memory : float
+        Of these two the larger counts.
+    activations, steps, call : float
+    level : str
+        The level of memory that holds the weights.
     """
 
-    seconds: float
-    bound: str
+    arithmetic: float
+    memory: float
+    activations: float
+    steps: float
+    call: float
+    level: str
+
+    @property
+    def seconds(self) -> float:
+        """The limit itself."""
+        return max(self.arithmetic, self.memory) + self.activations + self.steps + self.call
+
+    @property
+    def bound(self) -> str:
+        """What the largest part of it is: ``"flops"``, or ``"weights in L2"``."""
+        return "flops" if self.arithmetic >= self.memory else f"weights in {self.level}"
 
 
 def flops(row: Row, used: int | None = None) -> int:
@@ -81,10 +102,8 @@ def limit(row: Row, peaks: Peaks, used: int | None = None) -> Limit:
         level = peaks.level_of(size)
         memory += reads * size / peaks.read[level]
     # A gate each; the LSTM has the tanh of c as well.
-    activations = spec.G + ("c" in spec.states)
-    seconds = max(arithmetic, memory)
-    seconds += row.L * rows * row.H * activations * ACTIVATION_SECONDS / peaks.threads
-    seconds += row.L * row.T * (STEP_SECONDS + (EXCHANGE_SECONDS if peaks.threads > 1 else 0))
-    if row.T == 1:
-        seconds += CALL_SECONDS
-    return Limit(seconds, "flops" if arithmetic >= memory else f"weights in {level}")
+    activations = row.L * rows * row.H * (spec.G + ("c" in spec.states)) * ACTIVATION_SECONDS
+    shared = peaks.threads > 1
+    steps = row.L * row.T * (STEP_SECONDS + (EXCHANGE_SECONDS if shared else 0))
+    call = (CALL_SECONDS + (FORK_SECONDS if shared else 0)) if row.T == 1 else 0.0
+    return Limit(arithmetic, memory, activations / peaks.threads, steps, call, level)
