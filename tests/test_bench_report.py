@@ -230,8 +230,10 @@ def test_peaks_are_measured(monkeypatch):
         assert peaks.threads == threads
         assert peaks.caches == small
         assert peaks.others >= 0
-        tiles = [machine.Tile(threads, dtype, 0.001).rate() for dtype in peaks.flops]
-        for rate in (*peaks.flops.values(), *peaks.read.values(), *tiles):
+        rates = [machine.Tile(threads, dtype, 0.001).rate() for dtype in peaks.flops]
+        rates += [machine.Activation(dtype, 0.001).rate() for dtype in peaks.flops]
+        rates += [machine.Read(threads, size, 0.001).rate() for size in (3, 1000, 100_000)]
+        for rate in (*peaks.flops.values(), *peaks.read.values(), *rates):
             assert 0 < rate < np.inf
 
 

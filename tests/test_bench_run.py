@@ -17,9 +17,10 @@ from conftest import require
 
 import rnnfast
 from rnnfast.bench import driver as driver_module
-from rnnfast.bench import machine, process, results
+from rnnfast.bench import machine, process, report, results
 from rnnfast.bench.check import Judge, reference
 from rnnfast.bench.driver import Driver, missing_rows
+from rnnfast.bench.explain import explain
 from rnnfast.bench.grid import DROPOUT, GRID, INFERENCE, TRAINING, Row
 from rnnfast.bench.machine import Peaks
 from rnnfast.bench.peers import OURS, PEERS, Peer
@@ -223,9 +224,31 @@ def test_a_right_peer_is_timed(monkeypatch, fakes, tmp_path):
     assert row["flops"] == 2 * 6 * 32 * 13
     assert row["tile_gflops"] == pytest.approx(80, rel=0.25)  # the median of so many rates
     assert "cores_had" not in row
+    parts = row["limit_parts_us"]
+    assert row["limit_us"] == pytest.approx(
+        max(parts["arithmetic"], parts["memory"]) + parts["activations"] + parts["steps"], rel=1e-3
+    )
+    assert parts["call"] == 0
+    assert (row["peak_gflops"], row["peak_read_gbs"]) == (100, 400)
+    assert min(row["activation_ns"], row["read_gbs"]) > 0
+    assert row["explanation"] == explain(row) is not None
     assert found.versions["right"]["numpy"] == np.__version__
     assert found.peaks[1]["flops"]["float32"] == 1e11
     assert found.machines[0]["absent"] == {}
+
+
+def test_states_are_those_of_the_plain_call(monkeypatch, fakes, tmp_path):
+    """A prepared layer keeps none: the row names the plain call, and others stand against that."""
+    rows = [replace(SMALL, option="states")]
+    (row,) = run_with(monkeypatch, {}, tmp_path / "out", rows).rows.values()
+    assert set(row["times"]) == {"rnnfast plain"}
+    assert "ratio" not in row["times"]["rnnfast plain"]
+    assert "explanation" in row
+    text = report.table(results.read(tmp_path / "out"))
+    titles, _, shown = ([c.strip() for c in line.split("|")] for line in text.splitlines()[:3])
+    named = dict(zip(titles, shown, strict=True))
+    assert float(named["rnnfast, µs"].replace(",", "")) > 0
+    assert named["plain call, µs"] == "the same"
 
 
 def test_two_threads_are_told_how_many_cores_they_had(monkeypatch, fakes, tmp_path):

@@ -22,9 +22,10 @@ from typing import Any
 from ..errors import ArgumentError, DeviceError
 from . import machine, results
 from .check import ALLOWED, ALLOWED_PEERS, Judge
+from .explain import explain
 from .grid import INFERENCE, Row
 from .limit import flops, limit
-from .peers import OURS, PEERS, Peer
+from .peers import OURS, PEERS, Peer, ours_in
 from .problem import Problem
 from .process import Process, WorkerError
 from .statistics import ROUNDS_NEEDED, ratio_of_pairs
@@ -198,7 +199,13 @@ class Driver:
         entry |= {
             "flops": flops(row, problem.used),
             "limit_us": _microseconds(least.seconds),
+            "limit_parts_us": {
+                part: _microseconds(getattr(least, part))
+                for part in ("arithmetic", "memory", "activations", "steps", "call")
+            },
             "bound": least.bound,
+            "peak_gflops": _rounded(peaks.flops[row.dtype] / 1e9),
+            "peak_read_gbs": _rounded(peaks.read[least.level] / 1e9),
             "remarks": machine.remarks_on(peaks),
         }
         # Nothing is timed yet: all build side by side, and the reference is computed meanwhile.
@@ -225,7 +232,10 @@ class Driver:
                 entry["left_out"][process.peer.name] = str(error)
         for process in asked:
             process.rest(REST_SECONDS)
-        self._time(row, contenders, entry)
+        self._time(row, contenders, entry, least.weights)
+        explanation = explain(entry)
+        if explanation is not None:
+            entry["explanation"] = explanation
         return entry
 
     def _process(self, peer: Peer, threads: int, cores: tuple[int, ...]) -> Process:
@@ -278,8 +288,14 @@ class Driver:
 
     # Timing --------------------------------------------------------------------------------------
 
-    def _time(self, row: Row, contenders: list[Contender], entry: dict[str, Any]) -> None:
-        """Time all contenders in turns and put what comes out into the entry."""
+    def _time(
+        self, row: Row, contenders: list[Contender], entry: dict[str, Any], weights: int
+    ) -> None:
+        """Time all contenders in turns and put what comes out into the entry.
+
+        Each round begins with what the machine gives at that time: the tile, an activation, a read
+        of as many bytes as the weights have.
+        """
         # Neither the driver nor a peer whose threads spin after its turn is another process.
         workers = {contender.process for contender in contenders}
 
@@ -290,12 +306,17 @@ class Driver:
         spent, rounds = 0.0, 0
         rates: list[float] = []
         cores: list[float] = []
+        activations: list[float] = []
+        reads: list[float] = []
         tile, alone = self._tile(row.threads, row.dtype), self._tile(1, row.dtype)
+        activation, read = machine.Activation(row.dtype), machine.Read(row.threads, weights)
         while contenders and (rounds < ROUNDS_NEEDED or spent < self._seconds):
             rounds += 1
             rates.append(tile.rate())
             if row.threads > 1:
                 cores.append(rates[-1] / alone.rate())
+            activations.append(activation.rate())
+            reads.append(read.rate())
             turns = list(contenders)
             self._random.shuffle(turns)
             for contender in turns:
@@ -311,11 +332,15 @@ class Driver:
         wall = max(time.monotonic() - began, 1e-9)
         others = (machine.busy_seconds() - busy - (own() - before)) / wall
         entry["rounds"] = rounds
-        entry["tile_gflops"] = _rounded(statistics.median(rates) / 1e9) if rates else None
+        if rounds:
+            entry["tile_gflops"] = _rounded(statistics.median(rates) / 1e9)
+            entry["activation_ns"] = _rounded(1e9 / statistics.median(activations))
+            entry["read_gbs"] = _rounded(statistics.median(reads) / 1e9)
         if cores:
             entry["cores_had"] = _rounded(statistics.median(cores))
         entry["others_cores"] = round(max(0.0, others), 2) if math.isfinite(others) else None
-        ours = next((c for c in contenders if c.name == OURS.name), None)
+        name = ours_in(row.option, (c.name for c in contenders))
+        ours = next((c for c in contenders if c.name == name), None)
         for contender in contenders:
             entry["times"][contender.name] = self._figures(contender, ours, entry, rates)
 
@@ -415,8 +440,9 @@ def _rounded(value: float) -> float:
 def _said(entry: Mapping[str, Any]) -> str:
     """Say in a line what a row came to."""
     text = [entry["id"]]
-    ours = entry["times"].get(OURS.name)
-    if ours is not None:
+    name = ours_in(entry["option"], entry["times"])
+    if name is not None:
+        ours = entry["times"][name]
         text.append(f"{ours['median_us']:g} us, {ours['of_limit']:.0%} of the limit")
     text += [
         f"{name} {figures['ratio']:.2f}x"

@@ -52,6 +52,8 @@ class Limit:
     activations, steps, call : float
     level : str
         The level of memory that holds the weights.
+    weights : int
+        Bytes of a layer that a step reads, of the last layer.
     """
 
     arithmetic: float
@@ -60,6 +62,7 @@ class Limit:
     steps: float
     call: float
     level: str
+    weights: int
 
     @property
     def seconds(self) -> float:
@@ -95,7 +98,7 @@ def limit(row: Row, peaks: Peaks, used: int | None = None) -> Limit:
     itemsize = int(row.dtype[5:]) // 8
     arithmetic = flops(row, used) / peaks.flops[row.dtype]
     reads = row.T * (2 if row.backward else 1)
-    memory, level = 0.0, ""
+    memory, level, size = 0.0, "", 0
     for layer in range(row.L):
         width = row.H if row.T > 1 else row.H + (row.I if layer == 0 else row.H)
         size = spec.G * row.H * width * itemsize
@@ -106,4 +109,4 @@ def limit(row: Row, peaks: Peaks, used: int | None = None) -> Limit:
     shared = peaks.threads > 1
     steps = row.L * row.T * (STEP_SECONDS + (EXCHANGE_SECONDS if shared else 0))
     call = (CALL_SECONDS + (FORK_SECONDS if shared else 0)) if row.T == 1 else 0.0
-    return Limit(arithmetic, memory, activations / peaks.threads, steps, call, level)
+    return Limit(arithmetic, memory, activations / peaks.threads, steps, call, level, size)

@@ -18,7 +18,17 @@ import numpy as np
 from .. import __version__, _backend
 from ..errors import DeviceError
 
-__all__ = ["Peaks", "Tile", "busy_seconds", "cores", "describe", "measure_peaks", "remarks_on"]
+__all__ = [
+    "Activation",
+    "Peaks",
+    "Read",
+    "Tile",
+    "busy_seconds",
+    "cores",
+    "describe",
+    "measure_peaks",
+    "remarks_on",
+]
 
 # Bytes of the caches of one core, L3 of all, where the system does not say.
 COMMON_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
@@ -204,23 +214,35 @@ def measure_peaks(threads: int, seconds: float = 0.05) -> Peaks:
 
         flops[dtype] = _best(adding, [add] * threads, on, seconds)
     for level, size in _working_sets(sizes, threads).items():
-        arrays = [_aligned(size) for _ in range(threads)]
-
-        def reading(passes: int, array: np.ndarray) -> float:
-            core._read_memory(array, passes)
-            return float(passes * array.nbytes)
-
-        read[level] = _best(reading, arrays, on, seconds)
+        read[level] = _best(_reading, _shares(size, threads), on, seconds)
     wall = time.perf_counter() - wall
     others = (busy_seconds() - busy - (time.process_time() - own)) / wall
     return Peaks(threads, flops, read, sizes, round(max(0.0, others), 2))
 
 
-class Tile:
-    """What the innermost product of rnnfast's kernels reaches on what lies in L1, when asked.
+class _Rate:
+    """A rate that is measured when asked.
 
-    No product of theirs is faster. Unlike the peaks it is to be measured in turns with what it is
-    compared with: on a machine with neighbours it changes from minute to minute.
+    Unlike the peaks it is to be measured in turns with what it is compared with: on a machine with
+    neighbours it changes from minute to minute.
+    """
+
+    def __init__(
+        self, work: Callable[[int, Any], float], arguments: list[Any], seconds: float
+    ) -> None:
+        self._work, self._arguments, self._on = work, arguments, cores(len(arguments))
+        self._rounds = _rounds(work, arguments, self._on, seconds)
+
+    def rate(self) -> float:
+        """Return how much is done in a second."""
+        done, took = _together(self._work, self._rounds, self._arguments, self._on)
+        return done / took
+
+
+class Tile(_Rate):
+    """What the innermost product of rnnfast's kernels reaches on what lies in L1.
+
+    No product of theirs is faster. The rate is operations, multiply-adds counted as two.
 
     Parameters
     ----------
@@ -237,13 +259,52 @@ class Tile:
         def multiply(rounds: int, _: None) -> float:
             return product(rounds)
 
-        self._work, self._on = multiply, cores(threads)
-        self._rounds = _rounds(multiply, [None] * threads, self._on, seconds)
+        super().__init__(multiply, [None] * threads, seconds)
 
-    def rate(self) -> float:
-        """Return operations per second, multiply-adds counted as two."""
-        done, took = _together(self._work, self._rounds, [None] * len(self._on), self._on)
-        return done / took
+
+class Activation(_Rate):
+    """What rnnfast's sigmoid and tanh reach in turns, on one thread, on what lies in L1.
+
+    The rate is activations of one number. `dtype` and `seconds` as of `Tile`; measurements beside
+    the tile's may be short, for a round has several.
+    """
+
+    def __init__(self, dtype: str, seconds: float = 0.003) -> None:
+        core = _core()
+        apply = {"float32": core._activation_f32, "float64": core._activation_f64}[dtype]
+        isa = core.isa()
+
+        def both(rounds: int, numbers: np.ndarray) -> float:
+            for _ in range(rounds):
+                apply(isa, 0, numbers)
+                apply(isa, 1, numbers)
+            return float(2 * rounds * numbers.size)
+
+        super().__init__(both, [np.linspace(-3, 3, 2048, dtype=dtype)], seconds)
+
+
+class Read(_Rate):
+    """How many bytes in a second threads together read of so many, each its own share.
+
+    Parameters
+    ----------
+    threads : int
+    size : int
+        Bytes, of a layer's weights.
+    seconds : float, default 0.003
+    """
+
+    def __init__(self, threads: int, size: int, seconds: float = 0.003) -> None:
+        super().__init__(_reading, _shares(size // threads, threads), seconds)
+
+
+def _reading(passes: int, array: np.ndarray) -> float:
+    _core()._read_memory(array, passes)
+    return float(passes * array.nbytes)
+
+
+def _shares(size: int, threads: int) -> list[np.ndarray]:
+    return [_aligned(size) for _ in range(threads)]
 
 
 def _working_sets(sizes: Mapping[str, int], threads: int) -> dict[str, int]:
@@ -262,7 +323,7 @@ def _working_sets(sizes: Mapping[str, int], threads: int) -> dict[str, int]:
 
 def _aligned(size: int) -> np.ndarray:
     """Return words of about so many bytes: whole blocks of 512, none of them across cache lines."""
-    words = size // 512 * 64
+    words = max(1, size // 512) * 64
     # Written once, so that there is memory behind every page, and not the one page of zeros.
     array = np.arange(words + 8, dtype=np.uint64)
     skip = -array.ctypes.data % 64 // 8

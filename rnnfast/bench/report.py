@@ -13,10 +13,11 @@ from typing import Any
 
 from ..errors import ArgumentError
 from . import results
+from .explain import WANTED, group
 from .grid import INFERENCE, TRAINING
-from .peers import OURS, PEERS
+from .peers import OURS, PEERS, PLAIN, ours_in
 
-__all__ = ["MARK", "NAMES", "fastest", "fill", "table"]
+__all__ = ["MARK", "NAMES", "below", "fastest", "fill", "table"]
 
 NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN, relu"}
 
@@ -27,6 +28,7 @@ MARK = re.compile(
 )
 """Where a page has a table: the comment holds the arguments of the command that makes it."""
 NONE_YET = "No results of the suite are there yet.\n"
+NOT_EXPLAINED = "measured before rows were explained"
 
 
 def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
@@ -40,16 +42,7 @@ def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
     ArgumentError
         If no row fits.
     """
-    rows = [
-        row
-        for id, row in found.rows.items()
-        if not patterns or any(fnmatch.fnmatchcase(id, pattern) for pattern in patterns)
-    ]
-    if not rows:
-        wanted = ", ".join(patterns) or "anything"
-        raise ArgumentError(
-            f"rnnfast bench table: no row fits {wanted}; there are {len(found.rows)} rows."
-        )
+    rows = _fitting(found, patterns)
     peers = [name for name in PEERS if any(fastest(row, name) for row in rows)]
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("layer", _layer),
@@ -72,6 +65,36 @@ def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
     return f"{text}\n\n{_notes(found, rows)}"
 
 
+def _fitting(found: results.Results, patterns: Sequence[str]) -> list[dict[str, Any]]:
+    rows = [
+        row
+        for id, row in found.rows.items()
+        if not patterns or any(fnmatch.fnmatchcase(id, pattern) for pattern in patterns)
+    ]
+    if not rows:
+        wanted = ", ".join(patterns) or "anything"
+        raise ArgumentError(
+            f"rnnfast bench table: no row fits {wanted}; there are {len(found.rows)} rows."
+        )
+    return rows
+
+
+def below(found: results.Results, patterns: Sequence[str] = ()) -> str:
+    """Return the rows that reach less of their limit than is wanted, each with its explanation.
+
+    Patterns and error as of `table`.
+    """
+    rows = [row for row in _fitting(found, patterns) if _is_below(row)]
+    lines = [f"- `{row['id']}`: {row.get('explanation', NOT_EXPLAINED)}." for row in rows]
+    lines.append(f"\n{len(rows)} rows reach less of their limit than is wanted.")
+    return "\n".join(lines) + "\n"
+
+
+def _is_below(row: dict[str, Any]) -> bool:
+    wanted, name = WANTED.get(group(row)), ours_in(row["option"], row["times"])
+    return wanted is not None and name is not None and row["times"][name]["of_limit"] < wanted
+
+
 def _layer(row: dict[str, Any]) -> str:
     text = NAMES.get(row["cell"], row["cell"])
     text += f", {row['L']} layers" if row["L"] > 1 else ""
@@ -88,7 +111,7 @@ def _cores_had(row: dict[str, Any]) -> str:
 
 
 def _ours(row: dict[str, Any], what: str, form: str) -> str:
-    figures = row["times"].get(OURS.name, {})
+    figures = row["times"].get(ours_in(row["option"], row["times"]), {})
     return form.format(_plain_number(figures[what])) if what in figures else "-"
 
 
@@ -100,11 +123,12 @@ def _plain_number(value: float) -> float:
 def _plain(row: dict[str, Any]) -> str:
     """Return the plain call beside a prepared layer, and a stream's step."""
     said = []
+    same = "the same" if ours_in(row["option"], row["times"]) == PLAIN else ""
     for way in ("plain", "stream"):
         figures = row["times"].get(f"{OURS.name} {way}")
         if figures is not None:
             text = f"{_plain_number(figures['median_us']):,.4g}"
-            said.append(text if way == "plain" else f"stream {text}")
+            said.append(f"stream {text}" if way == "stream" else same or text)
     if not said and row["passed"] != INFERENCE:
         return ""
     return ", ".join(said) or "-"

@@ -100,14 +100,25 @@ def table(
             "FILE [--rows PATTERN]... --> and <!-- end of table -->.",
         ),
     ] = None,
+    below: Annotated[
+        bool,
+        typer.Option(
+            "--below",
+            help="Instead of the table the rows that reach less of their limit than is wanted, "
+            "and where their time went.",
+        ),
+    ] = False,
 ) -> None:
     """Print results as a Markdown table, or renew those of a page."""
     if file is not None and into is None:
-        typer.echo(report.table(results.read(file), rows or ()), nl=False)
-    elif file is None and into is not None and not rows:
+        made = report.below if below else report.table
+        typer.echo(made(results.read(file), rows or ()), nl=False)
+    elif file is None and into is not None and not rows and not below:
         replace_file(into, report.fill(into).encode())
     else:
-        raise ArgumentError("rnnfast bench table: expected either FILE [--rows] or --into PAGE.")
+        raise ArgumentError(
+            "rnnfast bench table: expected either FILE [--rows] [--below] or --into PAGE."
+        )
 
 
 @app.command(name="picture")

@@ -19,12 +19,12 @@ and `rnnfast.py` also `kernel() -> str`, the id of the kernel that ran last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-__all__ = ["OURS", "PEERS", "Peer"]
+__all__ = ["OURS", "PEERS", "PLAIN", "Peer", "ours_in"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Peer:
 _HERE = Path(__file__).resolve().parent
 
 OURS = Peer("rnnfast", "rnnfast", _HERE / "rnnfast.py", package=True)
+PLAIN = f"{OURS.name} plain"
 
 PEERS: Mapping[str, Peer] = MappingProxyType(
     {
@@ -72,3 +73,15 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
     }
 )
 """All peers by name."""
+
+
+def ours_in(option: str, names: Iterable[str]) -> str | None:
+    """Return which of a row's contenders is rnnfast as others are compared with it, None if none.
+
+    The prepared layer, or the training of one. With the option "states" it is the plain call, for a
+    prepared layer keeps nothing of a call.
+    """
+    known = set(names)
+    if OURS.name in known:
+        return OURS.name
+    return PLAIN if option == "states" and PLAIN in known else None

@@ -46,7 +46,7 @@ def build(row, arrays, weights):
         return {"y": y, **named}
 
     if row["option"] == "states":  # a prepared layer keeps nothing of a call
-        return {"": (partial(layer, x, state, return_states=True), results)}
+        return {"plain": (partial(layer, x, state, return_states=True), results)}
     ways = {
         "": (partial(layer.prepare(), x, state, **steps), results),
         "plain": (partial(layer, x, state, **steps), results),
