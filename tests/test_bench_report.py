@@ -13,7 +13,7 @@ import pytest
 from conftest import require
 
 import rnnfast
-from rnnfast.bench import machine, picture, report, results
+from rnnfast.bench import machine, pages, picture, report, results, summary
 from rnnfast.bench.machine import Peaks
 from rnnfast.cli import main
 
@@ -129,29 +129,36 @@ def test_a_page_is_filled_between_its_comments(tmp_path, sample):
     begin = '<!-- rnnfast bench table file.jsonl --rows "gru.*" -->'
     other = "<!-- rnnfast bench table nowhere.jsonl -->"
     end = "<!-- end of table -->"
-    page.write_text(f"above\n{begin}\nold\n{end}\nbetween\n{other}\n{end}\nbelow\n")
-    filled = report.fill(page)
+    last = "<!-- rnnfast bench summary file.jsonl -->\n", "<!-- end of summary -->\n"
+    page.write_text(
+        f"above\n{begin}\nold\n{end}\nbetween\n{other}\n{end}\nbelow\n{'old'.join(last)}"
+    )
+    filled = pages.fill(page)
     made = report.table(sample, ["gru.*"])
-    none = report.NONE_YET
+    none = pages.NONE_YET
     expected = f"above\n{begin}\n\n{made}\n{end}\nbetween\n{other}\n\n{none}\n{end}\nbelow\n"
+    expected += f"\n{summary.summary(sample)}\n".join(last)
     assert filled == expected
     page.write_text(filled)
-    assert report.fill(page) == filled
+    assert pages.fill(page) == filled
 
     page.write_text("nothing here")
     with pytest.raises(rnnfast.ArgumentError, match="has no comment"):
-        report.fill(page)
+        pages.fill(page)
     page.write_text(f"<!-- rnnfast bench table file.jsonl gru.* -->\n{end}")
     with pytest.raises(rnnfast.ArgumentError, match=r"asks for 'file.jsonl gru.\*', expected FILE"):
-        report.fill(page)
+        pages.fill(page)
+    page.write_text("--rows x".join(last).replace(" -->\n--rows x", " --rows x -->\n"))
+    with pytest.raises(rnnfast.ArgumentError, match=r"'file.jsonl --rows x', expected FILE$"):
+        pages.fill(page)
 
 
 def test_readme_shows_the_committed_results():
     """Each page with a table has what its results generate: or says that there are none yet."""
-    pages = [page for page in PAGES if report.MARK.search(page.read_text("utf-8"))]
-    assert ROOT / "README.md" in pages
-    for page in pages:
-        assert page.read_text("utf-8") == report.fill(page), (
+    holding = [page for page in PAGES if pages.MARK.search(page.read_text("utf-8"))]
+    assert {ROOT / "README.md", ROOT / "docs" / "benchmarks.md"} <= set(holding)
+    for page in holding:
+        assert page.read_text("utf-8") == pages.fill(page), (
             f"`rnnfast bench table --into {page.name}` renews it"
         )
 
@@ -160,10 +167,14 @@ def test_the_commands(tmp_path, capsys):
     require("cli")
     assert main(["bench", "table", str(SAMPLE), "--rows", "gru.*"]) == 0
     assert capsys.readouterr().out == report.table(results.read(SAMPLE), ["gru.*"])
+    assert main(["bench", "summary", str(SAMPLE)]) == 0
+    assert capsys.readouterr().out == summary.summary(results.read(SAMPLE))
+    assert main(["bench", "table", str(SAMPLE), "--below"]) == 0
+    assert capsys.readouterr().out == report.below(results.read(SAMPLE))
     page = tmp_path / "page.md"
     page.write_text("<!-- rnnfast bench table x.jsonl -->\n<!-- end of table -->\n")
     assert main(["bench", "table", "--into", str(page)]) == 0
-    assert report.NONE_YET in page.read_text()
+    assert pages.NONE_YET in page.read_text()
     drawing = tmp_path / "drawing.svg"
     assert main(["bench", "picture", str(SAMPLE), str(drawing), "--threads", "1"]) == 0
     assert drawing.read_text().lstrip().startswith("<?xml")

@@ -1,13 +1,10 @@
-"""Results as a Markdown table, and pages that hold one between two comments."""
+"""Results as a Markdown table, and the rows that reach too little of their limit."""
 
 from __future__ import annotations
 
 import fnmatch
-import re
-import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
@@ -17,17 +14,10 @@ from .explain import WANTED, group
 from .grid import INFERENCE, TRAINING
 from .peers import OURS, PEERS, PLAIN, ours_in
 
-__all__ = ["MARK", "NAMES", "below", "fastest", "fill", "table"]
+__all__ = ["NAMES", "below", "fastest", "table"]
 
 NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN, relu"}
 
-MARK = re.compile(
-    r"(?P<begin><!-- rnnfast bench table (?P<arguments>[^\n]*?) -->\n).*?"
-    r"(?P<end><!-- end of table -->)",
-    re.DOTALL,
-)
-"""Where a page has a table: the comment holds the arguments of the command that makes it."""
-NONE_YET = "No results of the suite are there yet.\n"
 NOT_EXPLAINED = "measured before rows were explained"
 
 
@@ -219,40 +209,3 @@ def _counted(reason: str, ids: list[str]) -> str:
     if not ids:
         return reason
     return f"{reason} ({ids[0]})" if len(ids) == 1 else f"{reason} ({len(ids)} rows)"
-
-
-def fill(page: Path) -> str:
-    """Return a page with every table in it made anew from its results.
-
-    Parameters
-    ----------
-    page : Path
-        Has comments ``<!-- rnnfast bench table FILE [--rows PATTERN]... -->`` and ``<!-- end of
-        table -->``; what is between them is replaced. FILE is relative to the page; one that is
-        not there gives a sentence that says so.
-
-    Raises
-    ------
-    ArgumentError
-        If the page has no such comments, or they cannot be followed.
-    """
-
-    def made(match: re.Match[str]) -> str:
-        file, *rest = shlex.split(match["arguments"])
-        if rest[::2] != ["--rows"] * (len(rest) // 2) or len(rest) % 2:
-            raise ArgumentError(
-                f"rnnfast bench table: {page} asks for {match['arguments']!r}, expected FILE "
-                "[--rows PATTERN]..."
-            )
-        patterns = rest[1::2]
-        path = page.parent / file
-        content = table(results.read(path), patterns) if path.exists() else NONE_YET
-        return f"{match['begin']}\n{content}\n{match['end']}"
-
-    text = page.read_text("utf-8")
-    if not MARK.search(text):
-        raise ArgumentError(
-            f"rnnfast bench table: {page} has no comment <!-- rnnfast bench table FILE --> with "
-            "<!-- end of table --> after it."
-        )
-    return MARK.sub(made, text)

@@ -9,9 +9,10 @@ import typer
 
 from .._files import replace_file
 from ..bench import compare as comparing
-from ..bench import environments, picture, report, results
+from ..bench import environments, pages, picture, report, results
 from ..bench.driver import Driver, missing_rows
 from ..bench.grid import DTYPES, PASSES, THREADS, select
+from ..bench.summary import summary
 from ..errors import ArgumentError
 
 # 18 minutes for the whole grid: of an hour, the rest is for building, checking and slow calls.
@@ -96,8 +97,9 @@ def table(
         Path | None,
         typer.Option(
             metavar="PAGE",
-            help="Renew the tables of this page instead, each between <!-- rnnfast bench table "
-            "FILE [--rows PATTERN]... --> and <!-- end of table -->.",
+            help="Renew the tables and summaries of this page instead, each between <!-- rnnfast "
+            "bench table FILE [--rows PATTERN]... --> and <!-- end of table -->, or the same of "
+            "summary FILE.",
         ),
     ] = None,
     below: Annotated[
@@ -114,11 +116,17 @@ def table(
         made = report.below if below else report.table
         typer.echo(made(results.read(file), rows or ()), nl=False)
     elif file is None and into is not None and not rows and not below:
-        replace_file(into, report.fill(into).encode())
+        replace_file(into, pages.fill(into).encode())
     else:
         raise ArgumentError(
             "rnnfast bench table: expected either FILE [--rows] [--below] or --into PAGE."
         )
+
+
+@app.command(name="summary")
+def summarise(file: Annotated[Path, typer.Argument(help="Results of `run`.")]) -> None:
+    """Print what plain rows of float32 come to, against what is wanted."""
+    typer.echo(summary(results.read(file)), nl=False)
 
 
 @app.command(name="picture")
