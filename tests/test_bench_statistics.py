@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import rnnfast
 from rnnfast.bench import compare, results
 from rnnfast.bench.statistics import ratio_of_pairs, ratio_of_samples
 from rnnfast.cli import main
@@ -107,6 +108,20 @@ def test_rows_of_one_file_only():
     before, after = of(row("a", STEADY), row("b", STEADY)), of(row("b", STEADY), row("c", STEADY))
     assert [v.id for v in compare.compare(before, after)] == ["b"]
     assert compare.unpaired(before, after) == ["only in the first: a", "only in the second: c"]
+
+
+def test_files_of_two_machines_are_refused():
+    """As `run` does; another commit is what a comparison is for."""
+    before, after = of(row("a", STEADY)), of(row("a", STEADY))
+    before.machines = [{"cpu": "this", "isa": "avx2", "commit": "1"}]
+    for what, other in (("cpu", "that"), ("isa", "baseline")):
+        after.machines = [before.machines[0] | {what: other}]
+        with pytest.raises(
+            rnnfast.ArgumentError, match=f"has results of {what} .*, the second of {other}"
+        ):
+            list(compare.compare(before, after))
+    after.machines = [before.machines[0] | {"commit": "2"}]
+    assert len(list(compare.compare(before, after))) == 1
 
 
 def test_the_command(tmp_path, capsys):

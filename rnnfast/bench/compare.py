@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ArgumentError
 from .peers import OURS
 from .results import Results
 from .statistics import Estimate, ratio_of_samples
@@ -46,7 +47,20 @@ def compare(before: Results, after: Results, least: float = LEAST) -> Iterator[V
 
     A row is faster or slower if the whole interval is further than `least` from 1, measured by the
     machine's drift where peers tell it: peers did not change between the two.
+
+    Raises
+    ------
+    ArgumentError
+        If the files are of different CPUs or instruction sets: no build made such a change.
     """
+    for what in ("cpu", "isa"):
+        there, here = ({head[what] for head in file.machines} for file in (before, after))
+        if there and here and len(there | here) > 1:
+            raise ArgumentError(
+                f"rnnfast bench compare: the first file has results of {what} "
+                f"{', '.join(sorted(there))}, the second of {', '.join(sorted(here))}. Times of "
+                "different machines say nothing about a build."
+            )
     for id, row in after.rows.items():
         earlier = before.rows.get(id)
         if earlier is None:
