@@ -294,12 +294,32 @@ def test_remarks_on_peaks(monkeypatch):
 
     assert machine.remarks_on(peaks()) == []
     assert machine.remarks_on(peaks(DRAM=41e9 * 0.951)) == []
-    assert machine.remarks_on(peaks(DRAM=41e9 * 0.94)) == ["DRAM 39 GB/s, earlier 41 to 44"]
-    assert machine.remarks_on(peaks(float32=200e9)) == ["float32 200 GFLOP/s, earlier 259 to 261"]
-    (busy,) = machine.remarks_on(peaks(others=0.5))
+    unknown = "no cause measured"
+    assert machine.remarks_on(peaks(DRAM=41e9 * 0.94)) == [
+        f"DRAM 39 GB/s, earlier 41 to 44: {unknown}"
+    ]
+    assert machine.remarks_on(peaks(L1=477e9 * 1.06)) == [f"L1 506 GB/s, earlier 477: {unknown}"]
+    assert machine.remarks_on(peaks(float32=200e9)) == [
+        f"float32 200 GFLOP/s, earlier 259 to 261: {unknown}"
+    ]
+    clock = "as with another clock,"
+    side = "off to the same side too"
+    assert machine.remarks_on(peaks(float32=200e9, L1=370e9, L2=170e9, DRAM=30e9)) == [
+        f"float32 200 GFLOP/s, earlier 259 to 261: {clock} L1 and L2 {side}",
+        f"L1 370 GB/s, earlier 477: {clock} float32 and L2 {side}",
+        f"L2 170 GB/s, earlier 195 to 250: {clock} float32 and L1 {side}",
+        f"DRAM 30 GB/s, earlier 41 to 44: {unknown}",
+    ]
+    assert machine.remarks_on(peaks(float32=200e9, L1=600e9)) == [
+        f"float32 200 GFLOP/s, earlier 259 to 261: {unknown}",
+        f"L1 600 GB/s, earlier 477: {unknown}",
+    ]
+    busy, low, high = machine.remarks_on(peaks(others=0.5, L1=400e9, DRAM=60e9))
     assert (
         busy == "other processes used 0.5 cores while peaks were measured, which are too low then"
     )
+    assert low == "L1 400 GB/s, earlier 477: others used the cores"
+    assert high == f"DRAM 60 GB/s, earlier 41 to 44: {unknown}"
     monkeypatch.setitem(known, "model", "3")
     assert machine.remarks_on(peaks()) == ["no earlier peaks of Zen to compare with"]
 

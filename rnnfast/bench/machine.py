@@ -45,7 +45,7 @@ EARLIER: Mapping[tuple[str, int, int], Mapping[int, Mapping[str, tuple[float, fl
     ("AuthenticAMD", 26, 2): {
         1: {
             "float32": (259, 261),
-            "L1": (477, 517),
+            "L1": (477, 477),
             "L2": (195, 250),
             "L3": (105, 128),
             "L3 edge": (90, 95),
@@ -53,7 +53,7 @@ EARLIER: Mapping[tuple[str, int, int], Mapping[int, Mapping[str, tuple[float, fl
         },
         2: {
             "float32": (513, 517),
-            "L1": (960, 1034),
+            "L1": (960, 960),
             "L2": (390, 445),
             "L3": (205, 230),
             "L3 edge": (100, 108),
@@ -61,6 +61,7 @@ EARLIER: Mapping[tuple[str, int, int], Mapping[int, Mapping[str, tuple[float, fl
         },
     }
 }
+CORE_BOUND = ("float32", "L1", "L2")
 
 
 @dataclass(frozen=True)
@@ -384,26 +385,45 @@ def _together(
 def remarks_on(peaks: Peaks) -> list[str]:
     """Return what is to be said of peaks: where they are not what such a CPU has shown before.
 
-    More than 5 % outside of earlier measurements counts; so does a machine that was not idle.
+    More than 5 % outside of earlier measurements counts, and is said with its cause as far as the
+    run knows one; so does a machine that was not idle.
     """
     cpu = _cpu()
     kind = (cpu["vendor_id"], _number(cpu["cpu family"]), _number(cpu["model"]))
     known = EARLIER.get(kind, {}).get(peaks.threads)
     now = {"float32": peaks.flops["float32"], **peaks.read}
+    busy = peaks.others > BUSY_CORES
     remarks = []
-    if peaks.others > BUSY_CORES:
+    if busy:
         remarks.append(
             f"other processes used {peaks.others} cores while peaks were measured, which are too "
             "low then"
         )
     if known is None:
         return [*remarks, f"no earlier peaks of {cpu['model name']} to compare with"]
-    for name, (low, high) in known.items():
-        rate = now[name] / 1e9
-        if not 0.95 * low <= rate <= 1.05 * high:
-            unit = "GFLOP/s" if name == "float32" else "GB/s"
-            remarks.append(f"{name} {rate:.0f} {unit}, earlier {low:g} to {high:g}")
+    off = {name: _off(now[name] / 1e9, known[name]) for name in known}
+    for name, by in off.items():
+        if not by:
+            continue
+        (low, high), rate = known[name], now[name] / 1e9
+        # Arithmetic and the first two caches run at the core's clock, on their own core.
+        beside = [other for other in CORE_BOUND if other != name and off[other] * by > 0]
+        if busy and by < 0:
+            cause = "others used the cores"
+        elif name in CORE_BOUND and beside:
+            cause = f"as with another clock, {' and '.join(beside)} off to the same side too"
+        else:
+            cause = "no cause measured"
+        unit = "GFLOP/s" if name == "float32" else "GB/s"
+        earlier = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        remarks.append(f"{name} {rate:.0f} {unit}, earlier {earlier}: {cause}")
     return remarks
+
+
+def _off(rate: float, earlier: tuple[float, float]) -> int:
+    """Return -1 for a rate that is more than 5 % below what it was, 1 for one above, else 0."""
+    low, high = earlier
+    return int(rate > 1.05 * high) - int(rate < 0.95 * low)
 
 
 def _number(text: str) -> int:
