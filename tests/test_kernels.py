@@ -198,12 +198,28 @@ def test_nan_and_infinity_pass_through():
 
 
 def test_denormals_are_flushed_inside_and_the_callers_mode_returns():
-    tiny = np.float32(1e-39)
-    assert tiny * np.float32(1) != 0
-    problem = make("lstm", 3, 2, 4, 5).astype(np.float32)
-    problem.x[:] = tiny
-    problem.run(device="cpu", threads=2)
-    assert tiny * np.float32(1) != 0
+    """In both passes what comes in below the smallest normal is zero, and what would leave so."""
+    tiny = np.finfo(np.float32).smallest_normal
+    for cell in CELL_NAMES:
+        problem = make(cell, 3, 2, 4, 5, bias=False).astype(np.float32)
+        problem.x[:] = tiny / 4
+        for state in problem.state:
+            state[:] = tiny / 4
+        assert not problem.forward(device="cpu", threads=2)[0].any()
+        assert problem.forward(device="numpy")[0].any()
+
+        for T, gradient in ((3, tiny / 4), (1, tiny)):
+            if (cell, T) == ("rnn_relu", 1):
+                continue  # its derivative is 1, and makes nothing smaller
+            problem = make(cell, T, 2, 4, 5).astype(np.float32)
+            problem.dy[:] = gradient
+            for dstate in problem.dstate:
+                dstate[:] = gradient if T > 1 else 0
+            for device, all_zero in (("cpu", True), ("numpy", False)):
+                found = problem.run(device=device, threads=2 if all_zero else None)
+                gradients = [a for n, a in found.items() if n.startswith("d") and a is not None]
+                assert all(not a.any() for a in gradients) == all_zero, (cell, T, device)
+    assert tiny / np.float32(4) * np.float32(1) != 0
 
 
 def test_out_is_written_in_place_with_any_strides():
