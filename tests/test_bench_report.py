@@ -5,6 +5,8 @@ sample of the form, not of the speed.
 """
 
 import os
+import re
+import struct
 import threading
 from pathlib import Path
 
@@ -175,9 +177,12 @@ def test_the_commands(tmp_path, capsys):
     page.write_text("<!-- rnnfast bench table x.jsonl -->\n<!-- end of table -->\n")
     assert main(["bench", "table", "--into", str(page)]) == 0
     assert pages.NONE_YET in page.read_text()
-    drawing = tmp_path / "drawing.svg"
+    drawing = tmp_path / "drawing.png"
     assert main(["bench", "picture", str(SAMPLE), str(drawing), "--threads", "1"]) == 0
-    assert drawing.read_text().lstrip().startswith("<?xml")
+    head = results.read(SAMPLE).machines[-1]
+    assert words_of(drawing)["Title"] == (
+        f"{head['cpu']}, 1 thread, float32, commit {head['commit']}"
+    )
     assert main(["bench", "picture", str(SAMPLE), str(drawing), "--threads", "2"]) == 1
     assert "no plain float32 row of 2 threads has times" in capsys.readouterr().err
 
@@ -207,6 +212,26 @@ def test_the_picture_has_a_mark_for_each_contender(sample, tmp_path, monkeypatch
     times = row["times"]
     assert found["rnnfast"] == pytest.approx(times["rnnfast"]["median_us"] / row["limit_us"])
     assert found["JAX"] == pytest.approx(times["jax"]["median_us"] / row["limit_us"])
+
+
+def words_of(path: Path) -> dict[str, str]:
+    """The words that a PNG holds: chunks of a length, a kind, the content and a check sum."""
+    data, words, at = path.read_bytes(), {}, 8
+    while at < len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"tEXt":
+            name, _, text = data[at + 8 : at + 8 + size].partition(b"\0")
+            words[name.decode()] = text.decode()
+        at += 12 + size
+    return words
+
+
+def test_the_page_says_what_its_picture_shows():
+    """Machine, threads and commit: the page shows it with the words that the picture itself has."""
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    (said,) = re.findall(r"!\[([^]]*)\]\(images/benchmarks.png\)", page)
+    title = words_of(ROOT / "docs" / "images" / "benchmarks.png")["Title"]
+    assert said == f"{title}: time over the limit, row by row, for rnnfast and its peers"
 
 
 # The machine ------------------------------------------------------------------------------------

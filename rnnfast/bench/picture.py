@@ -69,11 +69,8 @@ def draw(found: Results, path: Path, threads: int) -> None:
     order = {title: k for k, title in enumerate([OURS.title, *(p.title for p in PEERS.values())])}
     labels = sorted(handles, key=order.__getitem__)
     machine = found.machines[-1]
-    figure.suptitle(
-        f"{machine['cpu']}, {threads} {'thread' if threads == 1 else 'threads'}, float32; "
-        "T, B, I, H",
-        fontsize=9,
-    )
+    what = f"{machine['cpu']}, {threads} {'thread' if threads == 1 else 'threads'}, float32"
+    figure.suptitle(f"{what}; T, B, I, H", fontsize=9)
     figure.legend(
         [handles[label] for label in labels],
         labels,
@@ -83,7 +80,8 @@ def draw(found: Results, path: Path, threads: int) -> None:
         frameon=False,
     )
     figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, dpi=130)
+    # The title in words as well, which a page that shows the picture is held to.
+    figure.savefig(path, dpi=130, metadata={"Title": f"{what}, commit {machine['commit']}"})
 
 
 def _panel(panel: Any, rows: list[dict[str, Any]], shapes: list[str]) -> None:
