@@ -263,6 +263,38 @@ def test_two_threads_are_told_how_many_cores_they_had(monkeypatch, fakes, tmp_pa
     assert row["cores_had"] == pytest.approx(np.median(list(pairs)))
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_rows_that_differ_in_threads_may_share_their_rounds(monkeypatch, tmp_path):
+    """All take their turns in each round, and what two threads cost and gain is taken in pairs."""
+    turns = []
+    turn = Driver._turn
+
+    def noted(driver, contender, seconds):
+        turns.append((contender.name, id(contender.process)))
+        return turn(driver, contender, seconds)
+
+    monkeypatch.setattr(Driver, "_turn", noted)
+    monkeypatch.setattr(driver_module, "PEERS", {})
+    rows = [replace(SMALL, threads=n) for n in (1, 2)]
+    with Driver({OURS.name: sys.executable}, TINY_SECONDS, lambda _: None, True) as driver:
+        driver.run([*rows, replace(SMALL, passed=TRAINING)], tmp_path / "out")
+    one, two, alone = results.read(tmp_path / "out").rows.values()
+    assert len(set(turns[:4])) == 4
+    assert one["rounds"] == two["rounds"]
+    assert len(turns) == 4 * one["rounds"] + alone["rounds"]
+    for k in range(one["rounds"]):
+        assert set(turns[4 * k : 4 * k + 4]) == set(turns[:4])
+    assert "cores_had" in two
+    assert "cores_had" not in one
+    assert "beside_one_thread" not in one
+    assert "beside_one_thread" not in alone
+    speed_up = two["beside_one_thread"]["speed_up"]
+    single, both = (row["times"]["rnnfast"]["times_us"] for row in (one, two))
+    assert speed_up["ratio"] == pytest.approx(np.median(np.divide(single, both)), rel=0.01)
+    assert speed_up["low"] <= speed_up["ratio"] <= speed_up["high"]
+    assert two["beside_one_thread"]["cpu"]["ratio"] > 0
+
+
 def test_all_threads_are_counted_to_the_last_moment(monkeypatch):
     """The clock of each is read before that of the process."""
     worker = runpy.run_path(str(Path(driver_module.__file__).parent / "worker.py"))

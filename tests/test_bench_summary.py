@@ -78,6 +78,15 @@ def test_processor_time():
     )
 
 
+def test_processor_time_of_the_same_rounds():
+    """1.5 times it for 1.4, whatever the rows' own times say."""
+    one, two = (
+        ROWS[0],
+        ROWS[1] | {"beside_one_thread": {"speed_up": {"ratio": 1.4}, "cpu": {"ratio": 1.5}}},
+    )
+    assert summary(of(one, two)).endswith("LSTM (50, 32, 8, 128) t2 inference 1.50, 1.40.\n")
+
+
 def test_a_pass_without_peers_and_a_run_without_rows():
     text = summary(of(entry(Row("lstm", *LARGE, passed=TRAINING), 0.8, 100, 100)))
     assert "| forward+backward, 32 rows and 128 units or more | 85% | 80% of 1 rows |" in text

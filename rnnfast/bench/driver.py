@@ -28,7 +28,7 @@ from .limit import flops, limit
 from .peers import OURS, PEERS, Peer, ours_in
 from .problem import Problem
 from .process import Process, WorkerError
-from .statistics import ROUNDS_NEEDED, ratio_of_pairs
+from .statistics import ROUNDS_NEEDED, Estimate, ratio_of_pairs
 
 __all__ = ["Contender", "Driver", "missing_rows"]
 
@@ -72,6 +72,63 @@ class Contender:
     cpu: list[float] = field(default_factory=list)
 
 
+class _Meters:
+    """What the machine gives, measured in each round of a row."""
+
+    def __init__(
+        self, together: machine.Tile, alone: machine.Tile | None, row: Row, weights: int
+    ) -> None:
+        self._together, self._alone = together, alone
+        self._activation = machine.Activation(row.dtype)
+        self._read = machine.Read(row.threads, weights)
+        self.tiles: list[float] = []
+        self._cores: list[float] = []
+        self._activations: list[float] = []
+        self._reads: list[float] = []
+
+    def measure(self) -> None:
+        """Take the tile on all threads and on one, an activation, and a read of the weights."""
+        self.tiles.append(self._together.rate())
+        if self._alone is not None:
+            self._cores.append(self.tiles[-1] / self._alone.rate())
+        self._activations.append(self._activation.rate())
+        self._reads.append(self._read.rate())
+
+    def fields(self) -> dict[str, float]:
+        """Return the medians by name, as a row has them."""
+        found = {"tile_gflops": _rounded(statistics.median(self.tiles) / 1e9)}
+        if self._cores:
+            found["cores_had"] = _rounded(statistics.median(self._cores))
+        found["activation_ns"] = _rounded(1e9 / statistics.median(self._activations))
+        found["read_gbs"] = _rounded(statistics.median(self._reads) / 1e9)
+        return found
+
+
+@dataclass
+class _Part:
+    """A row that is timed, maybe in the same rounds as another.
+
+    Attributes
+    ----------
+    row : Row
+    entry : dict
+        Its line of the file so far.
+    contenders : list of Contender
+    meters : _Meters
+    """
+
+    row: Row
+    entry: dict[str, Any]
+    contenders: list[Contender]
+    meters: _Meters
+
+    @property
+    def ours(self) -> Contender | None:
+        """Rnnfast as others are compared with it."""
+        name = ours_in(self.row.option, (c.name for c in self.contenders))
+        return next((c for c in self.contenders if c.name == name), None)
+
+
 class Driver:
     """Runs rows with a set of peers; close it at the end.
 
@@ -85,6 +142,8 @@ class Driver:
         `ROUNDS_NEEDED` times.
     say : callable
         Gets a line of progress.
+    together : bool, default False
+        Whether rows that differ in threads alone are timed in the same rounds.
 
     Raises
     ------
@@ -93,9 +152,14 @@ class Driver:
     """
 
     def __init__(
-        self, pythons: Mapping[str, str], seconds: float, say: Callable[[str], None]
+        self,
+        pythons: Mapping[str, str],
+        seconds: float,
+        say: Callable[[str], None],
+        together: bool = False,
     ) -> None:
         self._pythons, self._seconds, self._say = pythons, seconds, say
+        self._in_one_go = together
         unknown = [name for name in pythons if name not in {**PEERS, OURS.name: OURS}]
         if unknown:
             raise ArgumentError(
@@ -170,27 +234,39 @@ class Driver:
 
         files: dict[str, Path] = {}
         with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
+            groups: dict[Any, list[Row]] = {}
             for row in rows:
+                key = row.passed if self._in_one_go else row
+                groups.setdefault(key, []).append(row)
+            for group in groups.values():
                 began = time.monotonic()
-                entry = self._row(row, problem, judge, Path(name), files)
-                yield {**entry, "took_seconds": round(time.monotonic() - began, 2)}
+                entries: list[dict[str, Any]] = []
+                parts: list[_Part] = []
+                for row in group:
+                    entry, part = self._built_row(row, problem, judge, Path(name), files)
+                    entries.append(entry)
+                    parts += [part] if part is not None else []
+                self._time(parts)
+                took = (time.monotonic() - began) / len(group)
+                for entry in entries:
+                    yield {**entry, "took_seconds": round(took, 2)}
 
-    def _row(
+    def _built_row(
         self,
         row: Row,
         problem: Problem,
         judge_of: Callable[[], Judge],
         folder: Path,
         files: dict[str, Path],
-    ) -> dict[str, Any]:
-        """Return the entry of a row."""
+    ) -> tuple[dict[str, Any], _Part | None]:
+        """Return the entry of a row so far, and what is to be timed, None if nothing can be."""
         entry: dict[str, Any] = {"kind": "row", "id": row.id, **row.fields(), "used": problem.used}
         entry |= {"times": {}, "wrong": {}, "left_out": {}}
         try:
             cores = machine.cores(row.threads)
         except DeviceError as error:
             entry["left_out"] = dict.fromkeys(self._pythons, str(error))
-            return entry
+            return entry, None
         peaks = self._peaks.get(row.threads)
         if peaks is None:
             peaks = self._peaks[row.threads] = machine.measure_peaks(row.threads)
@@ -232,11 +308,9 @@ class Driver:
                 entry["left_out"][process.peer.name] = str(error)
         for process in asked:
             process.rest(REST_SECONDS)
-        self._time(row, contenders, entry, least.weights)
-        explanation = explain(entry)
-        if explanation is not None:
-            entry["explanation"] = explanation
-        return entry
+        alone = self._tile(1, row.dtype) if row.threads > 1 else None
+        meters = _Meters(self._tile(row.threads, row.dtype), alone, row, least.weights)
+        return entry, _Part(row, entry, contenders, meters)
 
     def _process(self, peer: Peer, threads: int, cores: tuple[int, ...]) -> Process:
         """Return the peer's process, started when first wanted, and again if it died."""
@@ -288,61 +362,63 @@ class Driver:
 
     # Timing --------------------------------------------------------------------------------------
 
-    def _time(
-        self, row: Row, contenders: list[Contender], entry: dict[str, Any], weights: int
-    ) -> None:
-        """Time all contenders in turns and put what comes out into the entry.
+    def _time(self, parts: list[_Part]) -> None:
+        """Time the contenders of rows in turns and put what comes out into the entries.
 
-        Each round begins with what the machine gives at that time: the tile, an activation, a read
-        of as many bytes as the weights have.
+        Each round begins with what the machine gives at that time.
         """
         # Neither the driver nor a peer whose threads spin after its turn is another process.
-        workers = {contender.process for contender in contenders}
+        workers = {contender.process for part in parts for contender in part.contenders}
 
         def own() -> float:
             return time.process_time() + sum(worker.cpu_seconds() for worker in workers)
 
         began, busy, before = time.monotonic(), machine.busy_seconds(), own()
         spent, rounds = 0.0, 0
-        rates: list[float] = []
-        cores: list[float] = []
-        activations: list[float] = []
-        reads: list[float] = []
-        tile, alone = self._tile(row.threads, row.dtype), self._tile(1, row.dtype)
-        activation, read = machine.Activation(row.dtype), machine.Read(row.threads, weights)
-        while contenders and (rounds < ROUNDS_NEEDED or spent < self._seconds):
+        enough = self._seconds * len(parts)
+        while any(p.contenders for p in parts) and (rounds < ROUNDS_NEEDED or spent < enough):
             rounds += 1
-            rates.append(tile.rate())
-            if row.threads > 1:
-                cores.append(rates[-1] / alone.rate())
-            activations.append(activation.rate())
-            reads.append(read.rate())
-            turns = list(contenders)
+            for part in parts:
+                part.meters.measure()
+            turns = [(part, contender) for part in parts for contender in part.contenders]
             self._random.shuffle(turns)
-            for contender in turns:
-                slice_seconds = self._seconds / (ROUNDS * len(turns))
+            slice_seconds = enough / (ROUNDS * len(turns))
+            for part, contender in turns:
                 try:
                     spent += self._turn(contender, slice_seconds)
                 except WorkerError as error:
-                    contenders.remove(contender)
-                    entry["left_out"][contender.name] = str(error)
+                    part.contenders.remove(contender)
+                    part.entry["left_out"][contender.name] = str(error)
                     continue
-                if row.threads > 1:
+                if part.row.threads > 1:
                     contender.process.rest(REST_SECONDS)
         wall = max(time.monotonic() - began, 1e-9)
         others = (machine.busy_seconds() - busy - (own() - before)) / wall
-        entry["rounds"] = rounds
-        if rounds:
-            entry["tile_gflops"] = _rounded(statistics.median(rates) / 1e9)
-            entry["activation_ns"] = _rounded(1e9 / statistics.median(activations))
-            entry["read_gbs"] = _rounded(statistics.median(reads) / 1e9)
-        if cores:
-            entry["cores_had"] = _rounded(statistics.median(cores))
-        entry["others_cores"] = round(max(0.0, others), 2) if math.isfinite(others) else None
-        name = ours_in(row.option, (c.name for c in contenders))
-        ours = next((c for c in contenders if c.name == name), None)
-        for contender in contenders:
-            entry["times"][contender.name] = self._figures(contender, ours, entry, rates)
+        for part in parts:
+            entry, ours = part.entry, part.ours
+            entry["rounds"] = rounds
+            if rounds:
+                entry |= part.meters.fields()
+            entry["others_cores"] = round(max(0.0, others), 2) if math.isfinite(others) else None
+            for contender in part.contenders:
+                figures = self._figures(contender, ours, entry, part.meters.tiles)
+                entry["times"][contender.name] = figures
+            explanation = explain(entry)
+            if explanation is not None:
+                entry["explanation"] = explanation
+        self._compare_threads(parts)
+
+    def _compare_threads(self, parts: list[_Part]) -> None:
+        """Say what more threads cost and gain, round by round, where one was timed beside them."""
+        one = next((part.ours for part in parts if part.row.threads == 1), None)
+        for part in parts:
+            more = part.ours
+            if one is None or more is None or part.row.threads == 1:
+                continue
+            part.entry["beside_one_thread"] = {
+                "speed_up": _estimated(ratio_of_pairs(one.wall, more.wall)),
+                "cpu": _estimated(ratio_of_pairs(more.cpu, one.cpu)),
+            }
 
     def _tile(self, threads: int, dtype: str) -> machine.Tile:
         key = threads, dtype
@@ -402,7 +478,7 @@ class Driver:
         # Rounds in which both were there; a contender that died leaves none behind.
         if ours is not None and contender is not ours:
             ratio = ratio_of_pairs(contender.wall, ours.wall)
-            figures |= {name: _rounded(value) for name, value in ratio._asdict().items()}
+            figures |= _estimated(ratio)
         return figures
 
 
@@ -430,6 +506,10 @@ def missing_rows(rows: Sequence[Row], out: Path, again: bool) -> list[Row]:
 
 def _microseconds(seconds: float) -> float:
     return _rounded(seconds * 1e6)
+
+
+def _estimated(ratio: Estimate) -> dict[str, float]:
+    return {name: _rounded(value) for name, value in ratio._asdict().items()}
 
 
 def _rounded(value: float) -> float:

@@ -198,6 +198,12 @@ def _processor_time(rows: list[_Row]) -> str:
 
 
 def _cost_and_gain(one: dict[str, Any], more: dict[str, Any]) -> tuple[float, float]:
-    """Return the processor time over that of one thread, and the speed-up."""
+    """Return the processor time over that of one thread, and the speed-up.
+
+    In pairs where both were timed in the same rounds; else the rows are of different minutes.
+    """
+    if "beside_one_thread" in more:
+        pairs = more["beside_one_thread"]
+        return pairs["cpu"]["ratio"], pairs["speed_up"]["ratio"]
     a, b = one["times"][OURS.name], more["times"][OURS.name]
     return b["cpu_us"] / a["cpu_us"], a["median_us"] / b["median_us"]

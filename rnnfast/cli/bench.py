@@ -73,6 +73,14 @@ def run(
     again: Annotated[
         bool, typer.Option("--again", help="Run rows that the file has already, too.")
     ] = False,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="Time rows that differ in threads alone in the same rounds, so that the speed-up "
+            "and the CPU time of two threads are taken in pairs.",
+        ),
+    ] = False,
 ) -> None:
     """Check and time rows of the grid; the exit status is 1 if a result of rnnfast is wrong."""
     pythons = environments.given(peer or (), peers, without or ())
@@ -82,7 +90,7 @@ def run(
         typer.echo(f"{len(chosen) - len(to_do)} of {len(chosen)} rows are in {out} already.")
     if not to_do:
         return
-    with Driver(pythons, seconds, typer.echo) as driver:
+    with Driver(pythons, seconds, typer.echo, together) as driver:
         wrong = driver.run(to_do, out)
     if wrong:
         typer.echo(f"rnnfast: {wrong} rows have WRONG results.", err=True)
