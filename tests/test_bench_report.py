@@ -57,6 +57,12 @@ def test_table(sample):
     cell = times["torch cell"]
     assert shown["PyTorch"] == f"{cell['ratio']:.2f} (≥ {cell['low']:.2f})"
 
+    times["rnnfast"]["median_us"] = times["rnnfast plain"]["median_us"] = 1234567.0
+    alone = cells(report.table(sample, [step["id"]]).splitlines()[2])
+    named = dict(zip(titles, alone, strict=True))
+    assert named["rnnfast, µs"] == "1,234,567"
+    assert named["plain call, µs"].startswith("1,234,567, stream")
+
     training = table["lstm.forward+backward.f32.128x8x64x64.t1"]
     assert training["pass"] == "forward+backward"
     assert training["ONNX Runtime"] == training["OpenVINO"] == "-"

@@ -39,12 +39,12 @@ def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
         ("T, B, I, H", _shape),
         ("pass", lambda row: row["passed"]),
         ("threads", lambda row: str(row["threads"])),
-        ("rnnfast, µs", lambda row: _ours(row, "median_us", "{:,.4g}")),
+        ("rnnfast, µs", lambda row: _ours(row, "median_us", _digits)),
         ("plain call, µs", _plain),
-        ("of the limit", lambda row: _ours(row, "of_limit", "{:.0%}")),
-        ("of the tile", lambda row: _ours(row, "of_tile", "{:.0%}")),
-        ("GFLOP/s", lambda row: _ours(row, "gflops", "{:,.3g}")),
-        ("CPU, µs", lambda row: _ours(row, "cpu_us", "{:,.4g}")),
+        ("of the limit", lambda row: _ours(row, "of_limit", "{:.0%}".format)),
+        ("of the tile", lambda row: _ours(row, "of_tile", "{:.0%}".format)),
+        ("GFLOP/s", lambda row: _ours(row, "gflops", partial(_digits, most=3))),
+        ("CPU, µs", lambda row: _ours(row, "cpu_us", _digits)),
     ]
     if any("cores_had" in row for row in rows):
         columns.insert(4, ("cores had", _cores_had))
@@ -100,14 +100,14 @@ def _cores_had(row: dict[str, Any]) -> str:
     return f"{row['cores_had']:.2g}" if "cores_had" in row else ""
 
 
-def _ours(row: dict[str, Any], what: str, form: str) -> str:
+def _ours(row: dict[str, Any], what: str, form: Callable[[float], str]) -> str:
     figures = row["times"].get(ours_in(row["option"], row["times"]), {})
-    return form.format(_plain_number(figures[what])) if what in figures else "-"
+    return form(figures[what]) if what in figures else "-"
 
 
-def _plain_number(value: float) -> float:
-    """Without an exponent, which a format by digits would give large numbers."""
-    return round(value) if value >= 1000 else value
+def _digits(value: float, most: int = 4) -> str:
+    """Write so many digits, and the whole of a large number: never an exponent."""
+    return f"{round(value):,}" if value >= 1000 else f"{value:.{most}g}"
 
 
 def _plain(row: dict[str, Any]) -> str:
@@ -117,7 +117,7 @@ def _plain(row: dict[str, Any]) -> str:
     for way in ("plain", "stream"):
         figures = row["times"].get(f"{OURS.name} {way}")
         if figures is not None:
-            text = f"{_plain_number(figures['median_us']):,.4g}"
+            text = _digits(figures["median_us"])
             said.append(f"stream {text}" if way == "stream" else same or text)
     if not said and row["passed"] != INFERENCE:
         return ""
@@ -135,7 +135,7 @@ def _ratio(row: dict[str, Any], peer: str) -> str:
     if figures is None:
         return "wrong" if any(name.split()[0] == peer for name in row["wrong"]) else "-"
     if "ratio" not in figures:
-        return f"{_plain_number(figures['median_us']):,.4g} µs"
+        return f"{_digits(figures['median_us'])} µs"
     return f"{figures['ratio']:.2f} (≥ {figures['low']:.2f})"
 
 
