@@ -1,5 +1,6 @@
 """A run end to end: rnnfast and NumPy, and peers that are wrong, absent, dead or mute."""
 
+import functools
 import itertools
 import json
 import math
@@ -182,6 +183,9 @@ def peaks(monkeypatch):
     monkeypatch.setattr(machine, "measure_peaks", lambda n: Peaks(n, flops, read, caches))
     rates = itertools.cycle((5e10, 1e11, 8e10))
     monkeypatch.setattr(machine.Tile, "rate", lambda tile: next(rates))
+    for name in ("Tile", "Activation", "Read"):
+        meter = functools.partial(getattr(machine, name), seconds=1e-5)
+        monkeypatch.setattr(machine, name, meter)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -256,7 +260,7 @@ def test_two_threads_are_told_how_many_cores_they_had(monkeypatch, fakes, tmp_pa
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("this process may run on one core only")
     rates = itertools.cycle((5e10, 1e11, 8e10))
-    monkeypatch.setattr(machine.Tile, "rate", lambda tile: next(rates) * len(tile._on))
+    monkeypatch.setattr(machine.Tile.func, "rate", lambda tile: next(rates) * len(tile._on))
     rows = [replace(SMALL, threads=2)]
     (row,) = run_with(monkeypatch, {}, tmp_path / "out", rows).rows.values()
     pairs = itertools.islice(itertools.cycle((1.0, 3.2, 2.5)), row["rounds"])
