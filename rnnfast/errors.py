@@ -43,4 +43,7 @@ class DeviceError(RuntimeError):
 
 
 class FallbackWarning(UserWarning):
-    """The compiled module is absent and NumPy runs in its place; said once per process."""
+    """The compiled module is absent and NumPy runs in its place; said once per process.
+
+    Also, by `rnnfast.torch`, that `accelerate` or `restore` leaves a layer as it is.
+    """

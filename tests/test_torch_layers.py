@@ -272,12 +272,6 @@ def test_repr_state_dict_and_isinstance(kind: str) -> None:
     assert mine.all_weights[0][0] is mine.weight_ih_l0
 
 
-def words(module: Any, *args: Any) -> tuple[type, str]:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever stock raises
-        module(*args)
-    return caught.type, str(caught.value)
-
-
 @kinds
 def test_refusals_are_in_pytorch_s_words(kind: str) -> None:
     mine, theirs = pairs.pair(kind, I, H)
@@ -285,6 +279,10 @@ def test_refusals_are_in_pytorch_s_words(kind: str) -> None:
     state = (zeros(1, 3, H), zeros(1, 3, H)) if kind == "lstm" else zeros(1, 3, H)
     wrong = (zeros(2, 3, H), zeros(2, 3, H)) if kind == "lstm" else zeros(2, 3, H)
     mine(zeros(6, 3, I))
+
+    def pack(x: Any) -> Any:
+        return torch.nn.utils.rnn.pack_padded_sequence(x, [6, 2, 1])
+
     for args in (
         (zeros(6, 3, I + 1),),
         (zeros(6, 3, 2, I),),
@@ -299,8 +297,13 @@ def test_refusals_are_in_pytorch_s_words(kind: str) -> None:
         (zeros(6, 3, I), zeros(1, 3, H, dtype=torch.float64)),
         (zeros(6, 3, I), "text"),
         (None,),
+        (),
+        (zeros(6, 3, I), None, 1),
+        (pack(zeros(6, 3, I + 1)),),
+        (pack(zeros(6, 3, I)), wrong),
+        (pack(zeros(6, 3, I)), (state[0], None)),
     ):
-        assert words(mine, *args) == words(theirs, *args)
+        assert pairs.words(mine, *args) == pairs.words(theirs, *args)
     with pytest.raises(TypeError) as caught:
         getattr(ours, pairs.KINDS[kind][0])()
     with pytest.raises(TypeError) as expected:

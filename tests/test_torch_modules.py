@@ -135,6 +135,7 @@ def test_a_subclass_without_a_forward_is_accelerated() -> None:
     ours.accelerate(layer)
     assert isinstance(layer, Named)
     assert type(layer).__name__ == "Named"
+    assert pairs.words(layer) == pairs.words(Named(3, 4))
     for same in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert same.note == "kept"
         assert isinstance(same, Named)
@@ -143,13 +144,16 @@ def test_a_subclass_without_a_forward_is_accelerated() -> None:
     assert type(ours.restore(layer)) is Named
 
 
+@pytest.mark.parametrize("kind", [nn.GRU, Named], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("first", ["accelerate", "parametrize"])
-def test_parametrized_layers_are_swapped(first: str) -> None:
+@pytest.mark.parametrize("undone_first", ["accelerate", "parametrize"])
+def test_parametrized_layers_are_swapped(kind: Any, first: str, undone_first: str) -> None:
     class Double(nn.Module):
         def forward(self, w: Any) -> Any:
             return 2 * w
 
-    layer, stock = nn.GRU(3, 4), nn.GRU(3, 4)
+    layer, stock = kind(3, 4), kind(3, 4)
+    accelerated = type(ours.accelerate(kind(3, 4)))
     stock.load_state_dict(layer.state_dict())
     parametrize.register_parametrization(stock, "weight_hh_l0", Double())
     if first == "accelerate":
@@ -157,15 +161,39 @@ def test_parametrized_layers_are_swapped(first: str) -> None:
     parametrize.register_parametrization(layer, "weight_hh_l0", Double())
     ours.accelerate(layer)
     x = torch.randn(5, 2, 3)
-    with pairs.taken("fused"):
-        y = layer(x)[0]
-    torch.testing.assert_close(y, stock(x)[0])
-    ours.restore(layer)
-    with pairs.taken("fused", 0):
-        torch.testing.assert_close(layer(x)[0], y)
-    ours.accelerate(layer)
-    parametrize.remove_parametrizations(layer, "weight_hh_l0")
-    assert type(layer) is ours.GRU
+    for same in (layer, copy.deepcopy(layer)):
+        with pairs.taken("fused"):
+            y = same(x)[0]
+        torch.testing.assert_close(y, stock(x)[0])
+    if undone_first == "accelerate":
+        ours.restore(layer)
+        with pairs.taken("fused", 0):
+            assert torch.equal(layer(x)[0], stock(x)[0])
+        parametrize.remove_parametrizations(layer, "weight_hh_l0")
+    else:
+        parametrize.remove_parametrizations(layer, "weight_hh_l0")
+        assert type(layer) is accelerated
+        with pairs.taken("fused"):
+            assert torch.equal(layer(x)[0], y)
+        ours.restore(layer)
+    assert type(layer) is kind
+
+
+def test_a_class_derived_from_ours_is_not_restored_and_reported() -> None:
+    class Mine(ours.LSTM):
+        pass
+
+    model = nn.ModuleDict({"a": Mine(3, 4), "b": ours.GRUCell(3, 4)})
+    parametrizations.weight_norm(model["a"], "weight_hh_l0")
+    with pytest.warns(rnnfast.FallbackWarning) as caught:
+        ours.restore(model)
+    name = Mine.__qualname__
+    assert [str(w.message) for w in caught] == [
+        f"rnnfast.torch.restore: a ({name}) is left as it is, for {name} derives from "
+        "rnnfast.torch.LSTM."
+    ]
+    assert isinstance(model["a"], ours.LSTM)
+    assert type(model["b"]) is nn.GRUCell
 
 
 # Cells -------------------------------------------------------------------------------------------
@@ -195,17 +223,15 @@ def test_cells(kind: str, bias: bool, shape: tuple[int, ...], given: bool) -> No
 def test_cells_refuse_in_pytorch_s_words(kind: str) -> None:
     mine, theirs = pairs.pair(kind, I, H, suffix="Cell")
     state = torch.zeros(2, H)
+    x = torch.zeros(2, I)
     for args in (
+        (),
+        (x, None, 1),
         (torch.zeros(2, 3, I),),
         (torch.zeros(2, I + 1),),
-        (torch.zeros(2, I), (state[:1], state[:1]) if kind == "lstm" else state[:1]),
+        (x, (state[:1], state[:1]) if kind == "lstm" else state[:1]),
     ):
-        texts = []
-        for module in (mine, theirs):
-            with pytest.raises((RuntimeError, ValueError)) as caught:
-                module(*args)
-            texts.append(str(caught.value))
-        assert texts[0] == texts[1]
+        assert pairs.words(mine, *args) == pairs.words(theirs, *args)
 
 
 # What PyTorch does to a module -------------------------------------------------------------------

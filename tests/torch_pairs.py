@@ -87,6 +87,13 @@ def stock_result(call: Callable[[], Any]) -> Any:
         pytest.skip(f"PyTorch's own layer does not run on this CPU: {error}")
 
 
+def words(module: Any, *args: Any) -> tuple[type, str]:
+    """What a call raises, and its words."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever stock raises
+        module(*args)
+    return caught.type, str(caught.value)
+
+
 @contextlib.contextmanager
 def taken(way: str, n: int = 1) -> Iterator[None]:
     """Assert that what runs here takes this way, n times, and no other."""

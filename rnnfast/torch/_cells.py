@@ -12,6 +12,7 @@ from torch.fx import Proxy
 from ..cells import CELLS
 from . import _cuda_device, _dispatch, _weights
 from ._call import plain_call
+from ._publish import publish
 from ._scan import run
 from ._weights import DeviceWeights, Weights
 
@@ -126,4 +127,4 @@ class GRUCell(Cell, nn.GRUCell):
 
 
 for _kind in (RNNCell, LSTMCell, GRUCell):
-    _kind.__module__ = "rnnfast.torch"
+    publish(_kind)

@@ -32,6 +32,7 @@ from . import (  # noqa: F401
 from ._call import Call, plain_call
 from ._options import States
 from ._packed import Packing
+from ._publish import publish
 from ._scan import run
 from ._weights import DeviceWeights, Weights
 
@@ -542,4 +543,4 @@ class GRU(Recurrent, nn.GRU):
 
 
 for _kind in (RNN, LSTM, GRU):
-    _kind.__module__ = "rnnfast.torch"
+    publish(_kind)

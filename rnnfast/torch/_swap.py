@@ -65,13 +65,11 @@ def accelerate(model: _Model) -> _Model:
                 stacklevel=2,
             )
             continue
-        if kind in _OURS:
-            module.__class__ = _OURS[kind]
-        elif parametrize.is_parametrized(module) and kind.__bases__[0] in _OURS:
+        if parametrize.is_parametrized(module):
             # PyTorch made this class, and goes back to its first base in the end.
-            module.__class__ = _rebased(kind, _OURS[kind.__bases__[0]])
+            module.__class__ = _rebased(kind, _accelerated(kind.__bases__[0]))
         else:
-            module.__class__ = _derived(kind)
+            module.__class__ = _accelerated(kind)
     return model
 
 
@@ -88,17 +86,29 @@ def restore(model: _Model) -> _Model:
     -------
     torch.nn.Module
         `model` itself.
+
+    Warns
+    -----
+    FallbackWarning
+        Naming each layer left as it is, for its class was derived from one of `rnnfast.torch`.
     """
-    for module in model.modules():
-        kind = type(module)
+    for name, module in model.named_modules():
         if not isinstance(module, (Recurrent, Cell)):
             continue
-        if kind in _THEIRS:
-            module.__class__ = _THEIRS[kind]
-        elif "_accelerated_from" in kind.__dict__:
-            module.__class__ = kind.__dict__["_accelerated_from"]
-        elif parametrize.is_parametrized(module) and kind.__bases__[0] in _THEIRS:
-            module.__class__ = _rebased(kind, _THEIRS[kind.__bases__[0]])
+        kind: Any = type(module)
+        parametrized = parametrize.is_parametrized(module)
+        mine = kind.__bases__[0] if parametrized else kind
+        theirs = _THEIRS.get(mine) or vars(mine).get("_accelerated_from")
+        if theirs is None:
+            warnings.warn(
+                f"rnnfast.torch.restore: {name or 'the model'} ({mine.__qualname__}) is left as "
+                f"it is, for {mine.__qualname__} derives from rnnfast.torch."
+                f"{_OURS[_stock_of(mine)].__qualname__}.",
+                FallbackWarning,
+                stacklevel=2,
+            )
+            continue
+        module.__class__ = _rebased(kind, theirs) if parametrized else theirs
     return model
 
 
@@ -112,10 +122,14 @@ def _rebased(kind: type, base: type) -> type:
     return type(kind.__name__, (base,), body)
 
 
+def _accelerated(kind: type) -> type:
+    """Return the class of ours that a layer of this class gets."""
+    return _OURS.get(kind) or _derived(kind)
+
+
 def _derived(kind: type) -> Any:
     """Return the subclass of a user's layer class that has our forward; the same each time."""
     if kind not in _made:
-        mixin = Recurrent if issubclass(kind, nn.RNNBase) else Cell
         body = {
             "__module__": kind.__module__,
             "__qualname__": kind.__qualname__,
@@ -123,7 +137,7 @@ def _derived(kind: type) -> Any:
             "__reduce_ex__": _reduce,
             "_accelerated_from": kind,
         }
-        _made[kind] = type(kind.__name__, (mixin, kind), body)
+        _made[kind] = type(kind.__name__, (_OURS[_stock_of(kind)], kind), body)
     return _made[kind]
 
 
