@@ -103,10 +103,27 @@ def test_compiled_in_one_graph(kind: str, options: dict[str, Any], form: str) ->
         call(compiled, *inputs)
 
 
+@kinds
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_cell_compiled_in_one_graph(kind: str, batched: bool) -> None:
+    mine, theirs = pairs.pair(kind, I, H, batched, suffix="Cell", dtype=D64)
+    n = 0 if batched else 2 if kind == "lstm" else 1
+    inputs = [pairs.draw((B, I) if batched else (I,), 0), *(pairs.draw(H, k) for k in range(n))]
+
+    def call(m: Any, x: Any, *s: Any) -> Any:
+        return m(x, None if not s else s if kind == "lstm" else s[0])
+
+    compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
+    with pairs.taken("fused"):
+        result = pairs.results(compiled, inputs, call)
+    expected = pairs.results(theirs, inputs, call)
+    pairs.close(dict(zip(expected, result.values(), strict=True)), expected)
+
+
 def test_a_compiled_model_of_several_layers() -> None:
     mine, theirs, x = models()
     compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
-    with pairs.taken("fused", 2):
+    with pairs.taken("fused", 3):
         y = compiled(x)
     y.square().sum().backward()
     expected = theirs(x)
@@ -123,7 +140,7 @@ def test_a_model_compiled_to_machine_code() -> None:
     for _ in range(2):
         mine.zero_grad()
         theirs.zero_grad()
-        with pairs.taken("fused", 2):
+        with pairs.taken("fused", 3):
             y = compiled(x)
         y.square().sum().backward()
         expected = theirs(x)
@@ -162,22 +179,40 @@ def test_what_is_pytorch_s_in_a_graph_too(what: str) -> None:
 
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     expected = pairs.stock_result(lambda: compiled(theirs))
-    with pairs.taken("fused", 0):
-        y = compiled(mine)
+    with pairs.taken("stock"):
+        for _ in range(2):  # the second is not traced any more
+            y = compiled(mine)
+    assert ours.last_reason() == {"bfloat16": "torch.bfloat16"}.get(what, what)
     torch.testing.assert_close(y, expected)
     assert y.dtype == expected.dtype
 
 
+def test_forward_mode_within_a_graph_is_pytorch_s() -> None:
+    mine, theirs = pairs.pair("rnn", I, H, suffix="Cell", dtype=D64)
+    x = pairs.draw((B, I), 0, grad=False)
+
+    def call(m: Any) -> Any:
+        return torch.func.jvp(m, (x,), (torch.ones_like(x),))[1]
+
+    with pairs.taken("stock"):
+        tangents = torch.compile(call, fullgraph=True, backend="aot_eager")(mine)
+    assert ours.last_reason() == "a functorch transform"
+    expected = call(theirs)
+    assert expected.all()
+    torch.testing.assert_close(tangents, expected, rtol=0, atol=1e-12)
+
+
 # Dynamo itself looks at it, after any break.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_packed_sequences_break_the_graph_and_keep_the_kernels() -> None:
+@pytest.mark.parametrize("allowed", [False, True])
+def test_packed_sequences_break_the_graph_and_keep_the_kernels(allowed: bool) -> None:
     mine, theirs = pairs.pair("gru", I, H)
     x = torch.randn(T, B, I)
 
     def call(m: Any) -> Any:
         return m(torch.nn.utils.rnn.pack_padded_sequence(x, [4, 2, 1]))[0].data.sin()
 
-    with dynamo.patch(allow_rnn=False), pairs.taken("fused"):
+    with dynamo.patch(allow_rnn=allowed), pairs.taken("fused"):
         y = torch.compile(call, backend="aot_eager")(mine)
     torch.testing.assert_close(y, call(theirs))
 
@@ -194,7 +229,7 @@ def test_second_derivatives_of_the_operator_raise() -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_the_default_mode_breaks_the_graph_and_keeps_the_kernels() -> None:
     mine, theirs, x = models()
-    with dynamo.patch(allow_rnn=False), pairs.taken("fused", 2):
+    with dynamo.patch(allow_rnn=False), pairs.taken("fused", 3):
         y = torch.compile(mine, backend="aot_eager")(x)
     torch.testing.assert_close(y, theirs(x))
 
@@ -373,7 +408,9 @@ def test_an_unknown_option_is_refused_in_a_graph_too() -> None:
 @pytest.mark.parametrize("strict", [False, True])
 def test_export(strict: bool) -> None:
     mine, theirs, x = models()
-    program = torch.export.export(mine.eval(), (x,), strict=strict)
+    with pairs.taken("stock", 3):
+        program = torch.export.export(mine.eval(), (x,), strict=strict)
+    assert ours.last_reason() == "export"
     torch.testing.assert_close(program.module()(x), theirs(x))
     # Nothing in it needs this package.
     assert not any("rnnfast" in str(node.target) for node in program.graph.nodes)

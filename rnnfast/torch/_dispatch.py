@@ -23,11 +23,14 @@ from .. import _backend
 from . import _cuda_device
 
 __all__ = [
+    "REFUSED",
     "as_leaf",
     "batched",
     "count",
     "count_fused",
+    "count_traced",
     "dispatch_counts",
+    "in_graph",
     "last_reason",
     "obstacle",
     "unfit",
@@ -45,6 +48,9 @@ count_fused: Callable[[], object] = _fused.__next__
 """Count one call of the kernels."""
 _last_reason: str | None = None
 
+REFUSED = "PyTorch refuses the call"
+"""The reason where arguments are wrong: the words are PyTorch's."""
+
 _PLAIN = (Tensor, Parameter)
 _FLOATS = (torch.float32, torch.float64)
 _DEVICE_FLOATS = (*_FLOATS, torch.bfloat16, torch.float16)
@@ -57,6 +63,26 @@ def count(way: str, reason: str) -> None:
         _counts[way] += 1
         _last_reason = reason
     _log.debug("rnnfast.torch: %s: %s", way, reason)
+
+
+def count_traced(reason: str) -> None:
+    """Count one call that a compiler or an export traces as PyTorch's: then, not in each run."""
+    count("stock", reason)
+
+
+def _transform() -> str | None:
+    """Say which transform of PyTorch's a call stands in that operators must know, or None."""
+    if _level() is not None:
+        return "a functorch transform"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    return None
+
+
+# As torch.compiler.assume_constant_result does, which would import the compiler here: Dynamo calls
+# the function itself while it traces. It enters transforms then, and guards that they are the same.
+for _function in (count_traced, _transform):
+    vars(_function)["_dynamo_marked_constant"] = True
 
 
 def dispatch_counts() -> dict[str, int]:
@@ -102,10 +128,8 @@ def obstacle(kind: str = "cpu") -> str | None:
     # Each of these asks for operators that PyTorch knows, one by one.
     if _tracing() is not None:
         return "tracing"
-    if _level() is not None:
-        return "a functorch transform"
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation"
+    if _level() is not None or forward_ad._current_level >= 0:
+        return _transform()
     if _modes() > 0:
         return "a dispatch mode"
     if _autocast() and torch.is_autocast_enabled(kind):
@@ -128,6 +152,32 @@ def as_leaf(module: Any, input: Any, hx: Any, options: dict[str, Any]) -> Any:
     tracer = input.tracer
     args = (input,) if hx is None else (input, hx)
     return tracer.create_proxy("call_module", tracer.path_of_module(module), args, options)
+
+
+def in_graph(x: Any, hx: Any, S: int, weights: Any) -> tuple[tuple[Any, ...], str | None]:
+    """Return the states of a call that is traced, and why our operator cannot take it, or None."""
+    if torch.compiler.is_exporting():
+        return (), "export"
+    within = _transform()
+    if within is not None:
+        return (), within
+    if torch.is_autocast_enabled("cpu"):
+        return (), "autocast"
+    states = () if hx is None else (hx,) if S == 1 else hx
+    if not isinstance(states, (tuple, list)) or len(states) not in (0, S):
+        return (), REFUSED
+    if not all(isinstance(t, Tensor) for t in (x, *states)):
+        return (), REFUSED
+    if x.device.type != "cpu":
+        return (), f"device {x.device} in a compiled graph"
+    if x.dtype not in _FLOATS:
+        return (), f"{x.dtype}"
+    for t in (*states, *weights):
+        if t.dtype != x.dtype:
+            return (), f"mixed dtypes, {x.dtype} and {t.dtype}"
+        if t.device != x.device:
+            return (), f"mixed devices, {x.device} and {t.device}"
+    return tuple(states), None
 
 
 def unfit(tensors: Any, home: Tensor) -> str | None:

@@ -194,15 +194,15 @@ class Recurrent(nn.RNNBase):
         if self.proj_size > 0:
             return "proj_size"
         if not isinstance(x, Tensor):
-            return "PyTorch refuses the call"
+            return _dispatch.REFUSED
         states: Any = ()
         if hx is not None:
             S = 2 if self.mode == "LSTM" else 1
             states = hx if S > 1 else (hx,)
             if not isinstance(states, (tuple, list)) or len(states) != S:
-                return "PyTorch refuses the call"
+                return _dispatch.REFUSED
         if any(s is None for s in states):
-            return "PyTorch refuses the call"
+            return _dispatch.REFUSED
         reason = _dispatch.unfit((x, *states), x)
         if reason is not None:
             return reason
@@ -213,7 +213,7 @@ class Recurrent(nn.RNNBase):
         if reason is not None:
             return reason
         if not self._shapes_fit(input, x, states, packed):
-            return "PyTorch refuses the call"
+            return _dispatch.REFUSED
         return weights
 
     def _found(self) -> Weights | DeviceWeights | str:
@@ -303,37 +303,34 @@ class Recurrent(nn.RNNBase):
     def _forward_compiled(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
         """Lay a call into the graph of a compiler: as our operator, or as PyTorch's layer."""
         own = bool(options) or self._wants_own()
-        weights = self._weights()
-        fits = (
-            isinstance(input, Tensor)
-            and input.dim() in ((3,) if own else (2, 3))
-            and input.device.type == "cpu"
-            and input.dtype in (torch.float32, torch.float64)
-            and all(w.dtype == input.dtype for w in weights)
-            and input.shape[1 if self.batch_first and input.dim() == 3 else 0] > 0
-            and self.proj_size == 0
-            and not torch.compiler.is_exporting()
-            and not torch.is_autocast_enabled("cpu")
-        )
-        if not fits and own:
+        if isinstance(input, PackedSequence) and not own and not torch.compiler.is_exporting():
+            # PyTorch's layer cannot be traced with one, for its number of rows is a value of a
+            # tensor. So the graph breaks, and the call is an eager one.
+            return torch.compiler.disable(_quick.run)(self, input, hx, options)
+        weights, single = self._weights(), self.mode != "LSTM"
+        entries, reason = _dispatch.in_graph(input, hx, 1 if single else 2, weights)
+        if self.proj_size > 0:
+            reason = "proj_size"
+        elif reason is None and (
+            input.dim() not in ((3,) if own else (2, 3))
+            or input.shape[1 if self.batch_first and input.dim() == 3 else 0] == 0
+            or any(s.dim() != input.dim() for s in entries)
+        ):
+            reason = _dispatch.REFUSED
+        if reason is not None and own:
             raise ArgumentError(
                 f"{self._who}: options of its own are compiled for padded batches of float32 or "
                 "float64 on the CPU, and not under autocast or for export; call the layer outside "
                 "of torch.compile (torch.compiler.disable)."
             )
-        if not fits:
+        if reason is not None:
+            _dispatch.count_traced(reason)
             return super().forward(input, hx)
         unbatched = input.dim() == 2
         row = 0 if self.batch_first else 1
         x = input.unsqueeze(row) if unbatched else input
-        single = self.mode != "LSTM"
-        states: list[Tensor] = []
-        if hx is not None:
-            states = [hx] if single else [hx[0], hx[1]]
-            if any(s.dim() != input.dim() for s in states):
-                return super().forward(input, hx)
-            if unbatched:
-                states = [s.unsqueeze(1) for s in states]
+        states: list[Tensor] = [s.unsqueeze(1) if unbatched else s for s in entries]
+        if states:
             self.check_forward_args(x, states[0] if single else tuple(states), None)
         else:
             self.check_input(x, None)

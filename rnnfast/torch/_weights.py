@@ -204,7 +204,7 @@ def find(
     if reason is not None:
         return reason
     if any(t.shape != shape for t, shape in zip(present, expected, strict=True)):
-        return "PyTorch refuses the call"
+        return _dispatch.REFUSED
     if _cuda_device.lies_on(present[0]):
         return DeviceWeights(cell, bias, tuple(present))
     made = Weights(cell, names, tensors, D, bias)
