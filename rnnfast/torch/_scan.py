@@ -73,6 +73,14 @@ def _borrows_y(call: Call, dtype: torch.dtype) -> bool:
     )
 
 
+def _watched(call: Call, dtype: torch.dtype, outputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return outputs that are saved only so that a change of them before backward is noticed."""
+    if _borrows_y(call, dtype):
+        return (outputs[0],)
+    # PyTorch's RNNCell differentiates by its result, and so refuses that it changes.
+    return (outputs[1],) if call.cell.startswith("rnn") and not call.want_y else ()
+
+
 def _run(
     call: Call,
     tensors: Sequence[Any],
@@ -268,8 +276,7 @@ class Scan(torch.autograd.Function):
         if call.want_states:
             outputs = (*outputs, *_all_states(call, tapes))
         ctx.call, ctx.n_masks = call, len(masks)
-        # y only so that a change of it is noticed.
-        seen = (outputs[0],) if _borrows_y(call, tensors[0].dtype) else ()
+        seen = _watched(call, tensors[0].dtype, outputs)
         ctx.save_for_backward(*tensors, _tapes.keep(tapes, tensors), *masks, *seen)
         ctx.set_materialize_grads(False)
         return outputs
