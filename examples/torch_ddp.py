@@ -1,8 +1,11 @@
 """Train data-parallel with PyTorch's own engine: torchrun --nproc-per-node 2 torch_ddp.py
 
 Every process has a copy of the model and a share of the batch; DistributedDataParallel averages the
-gradients. Nothing of this knows that the layers run on rnnfast.
+gradients, by NCCL where there are GPUs, one for each process, and by gloo on CPUs. Nothing of this
+knows that the layers run on rnnfast.
 """
+
+import os
 
 import torch
 from torch import distributed, nn
@@ -22,13 +25,19 @@ class Adder(nn.Module):
 
 
 def main():
-    distributed.init_process_group("gloo")  # "nccl" where each process has a GPU
+    if torch.cuda.is_available():
+        backend, device = "nccl", torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    else:
+        backend, device = "gloo", torch.device("cpu")
+    distributed.init_process_group(backend)
     rank, size = distributed.get_rank(), distributed.get_world_size()
     torch.manual_seed(0)
-    model = rnnfast.torch.accelerate(DistributedDataParallel(Adder()))
+    model = rnnfast.torch.accelerate(DistributedDataParallel(Adder().to(device)))
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     for step in range(41):
-        x = torch.randn(16, 20, 1)[rank::size]  # the same numbers everywhere, a share of them here
+        # The same numbers everywhere, a share of them here.
+        x = torch.randn(16, 20, 1)[rank::size].to(device)
         loss = (model(x) - x.cumsum(1)).square().mean()
         adam.zero_grad()
         loss.backward()
