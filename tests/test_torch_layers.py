@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import rnnfast  # noqa: E402
 import rnnfast.torch as ours  # noqa: E402
+from rnnfast import _backend  # noqa: E402
 
 kinds = pytest.mark.parametrize("kind", list(pairs.KINDS))
 GRID = list(itertools.product([1, 2, 3], [False, True], [False, True], [False, True]))
@@ -376,6 +377,35 @@ def test_what_goes_to_stock_is_counted_with_its_reason(what: str, reason: str) -
     assert y.shape == expected.shape
     if what != "meta":
         assert torch.equal(y, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_memory_that_kernels_cannot_read_goes_to_stock() -> None:
+    mine, theirs = pairs.pair("lstm", I, H)
+    x = torch.randn(6, 3, I)
+    mine(x)  # so that its weights are known
+    for given in (x.to_sparse(), torch.nested.nested_tensor(list(x))):
+        with pairs.taken("stock"):
+            came = pairs.words(mine, given)
+        assert ours.last_reason() == "a sparse or nested tensor"
+        assert came == pairs.words(theirs, given)
+
+
+@pytest.mark.parametrize("suffix", ["", "Cell"])
+def test_without_the_compiled_module(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, theirs = pairs.pair("gru", I, H, suffix=suffix)
+    x = torch.randn(*((3, I) if suffix else (6, 3, I)))
+    mine(x)  # so that its weights are known
+    monkeypatch.delitem(_backend.compiled, "auto")
+    with pairs.taken("stock"):
+        y = mine(x)
+    assert ours.last_reason().startswith("the compiled module is absent: ")
+    for a, b in zip(pairs.tensors_in(y), pairs.tensors_in(theirs(x)), strict=True):
+        assert torch.equal(a, b)
+    if not suffix:
+        with pairs.taken("composed"):
+            z = mine(x, lengths=torch.tensor([6, 6, 6]))[0]
+        torch.testing.assert_close(z, y[0])
 
 
 def test_the_kernel_is_named() -> None:

@@ -79,9 +79,21 @@ def _transform() -> str | None:
     return None
 
 
+def _absent() -> str | None:
+    """Say why there is no compiled module, or None."""
+    if "auto" in _backend.compiled:
+        return None
+    return f"the compiled module is absent: {_backend.backends()['cpu']}"
+
+
+def _obstacle_of_graph() -> str | None:
+    """Say what keeps a call that is traced from our operator, whatever its tensors, or None."""
+    return _transform() or _absent()
+
+
 # As torch.compiler.assume_constant_result does, which would import the compiler here: Dynamo calls
 # the function itself while it traces. It enters transforms then, and guards that they are the same.
-for _function in (count_traced, _transform):
+for _function in (count_traced, _obstacle_of_graph):
     vars(_function)["_dynamo_marked_constant"] = True
 
 
@@ -135,7 +147,7 @@ def obstacle(kind: str = "cpu") -> str | None:
     if _autocast() and torch.is_autocast_enabled(kind):
         return "autocast"
     if kind == "cpu" and "auto" not in _backend.compiled:
-        return f"the compiled module is absent: {_backend.backends()['cpu']}"
+        return _absent()
     return None
 
 
@@ -158,9 +170,9 @@ def in_graph(x: Any, hx: Any, S: int, weights: Any) -> tuple[tuple[Any, ...], st
     """Return the states of a call that is traced, and why our operator cannot take it, or None."""
     if torch.compiler.is_exporting():
         return (), "export"
-    within = _transform()
-    if within is not None:
-        return (), within
+    reason = _obstacle_of_graph()
+    if reason is not None:
+        return (), reason
     if torch.is_autocast_enabled("cpu"):
         return (), "autocast"
     states = () if hx is None else (hx,) if S == 1 else hx
