@@ -14,6 +14,7 @@ require("core")
 
 import torch_pairs as pairs  # noqa: E402
 from torch._dynamo import config as dynamo  # noqa: E402
+from torch.autograd import forward_ad  # noqa: E402
 
 import rnnfast  # noqa: E402
 import rnnfast.torch as ours  # noqa: E402
@@ -202,6 +203,15 @@ def test_forward_mode_within_a_graph_is_pytorch_s() -> None:
     assert ours.last_reason() == "a functorch transform"
     expected = call(theirs)
     assert expected.all()
+    torch.testing.assert_close(tangents, expected, rtol=0, atol=1e-12)
+    # The graph of a call without tangents is not that of one with them.
+    compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
+    with torch.no_grad(), pairs.taken("fused"):
+        compiled(x)
+    with torch.no_grad(), forward_ad.dual_level(), pairs.taken("stock"):
+        y = compiled(forward_ad.make_dual(x, torch.ones_like(x)))
+        tangents = forward_ad.unpack_dual(y).tangent
+    assert ours.last_reason() == "forward-mode differentiation"
     torch.testing.assert_close(tangents, expected, rtol=0, atol=1e-12)
 
 

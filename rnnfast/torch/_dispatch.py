@@ -173,10 +173,13 @@ def in_graph(x: Any, hx: Any, S: int, weights: Any) -> tuple[tuple[Any, ...], st
     reason = _obstacle_of_graph()
     if reason is not None:
         return (), reason
+    # Asked here too, for Dynamo to guard it: it may change for the same graph.
+    if forward_ad._current_level >= 0:
+        return (), "forward-mode differentiation"
     if torch.is_autocast_enabled("cpu"):
         return (), "autocast"
     states = () if hx is None else (hx,) if S == 1 else hx
-    if not isinstance(states, (tuple, list)) or len(states) not in (0, S):
+    if not isinstance(states, (tuple, list)) or len(states) != (0 if hx is None else S):
         return (), REFUSED
     if not all(isinstance(t, Tensor) for t in (x, *states)):
         return (), REFUSED
