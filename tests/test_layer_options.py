@@ -294,10 +294,12 @@ def test_masks_do_not_depend_on_chunks_or_batch(device: str) -> None:
     layer = build("lstm", device, num_layers=2, **settings)
     x, drawn = draw(8, B, I), {"training": True, "seed": 4}
     y, _, _ = layer.forward(x, **drawn)
+    # NumPy's own product may sum a row otherwise where there are fewer.
+    alike = equal if device == "cpu" else near
     a, state, _ = layer.forward(x[:5], **drawn)
     b, _, _ = layer.forward(x[5:], state, t0=5, **drawn)
-    near(np.concatenate([a, b]), y)
+    alike(np.concatenate([a, b]), y)
     row, _, _ = layer.forward(x[:, 2:3], row_ids=np.array([2], np.uint8), **drawn)
-    near(row, y[:, 2:3])
+    alike(row, y[:, 2:3])
     other, _, _ = layer.forward(x[:, 2:3], row_ids=np.array([3]), **drawn)
     assert not np.array_equal(other, row)

@@ -582,9 +582,11 @@ def test_masks_do_not_depend_on_chunks_or_batch(device: str) -> None:
     whole, _, _ = layer.forward(x, training=True, seed=4)
     a, state, _ = layer.forward(x[:, :5], training=True, seed=4)
     b, _, _ = layer.forward(x[:, 5:], state, training=True, seed=4, t0=5)
-    np.testing.assert_allclose(np.concatenate([a, b], 1), whole, rtol=0, atol=1e-14)
+    # NumPy's own product may sum a row otherwise where there are fewer.
+    atol = 0 if device == "cpu" else 1e-14
+    np.testing.assert_allclose(np.concatenate([a, b], 1), whole, rtol=0, atol=atol)
     row, _, _ = layer.forward(x[2:], training=True, seed=4, row_ids=np.array([2]))
-    np.testing.assert_allclose(row, whole[2:], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(row, whole[2:], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ the others. `option_bits_long.py` does the same with as many combinations as one
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -85,6 +86,41 @@ def test_parameter_gradients_of_pieces(name, reverse, cell):
     for part in parts:
         for k in ("dW_0", "dR_0", "dbW_0", "dbR_0"):
             check(k, whole[k], part[k], ref[k], width=problem.T * problem.B, blocks=problem.spec.G)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("H", [1, 7, 17, 33])
+def test_between_layers(H, dtype):
+    """Dropout and the residual sum are the reference's, on any threads, rows and steps."""
+    rng = np.random.default_rng(H)
+    T, B, start = 6, 7, 2**32 - 4
+    ids = rng.integers(0, 2**32, B, dtype=np.uint32)
+    cu = np.array([0, 6, 6, 9, 10, 15, 18, 21])
+    many = itertools.cycle((2, 3, 7))
+
+    def between(back_end, x, add, p, t0, row_ids, ends, threads):
+        y = back_end.between_layers(x, add, H, p, 9, 2, t0, row_ids, ends, threads)
+        return y.shape, y.dtype, y.tobytes()
+
+    for D, p, plus in itertools.product((1, 2), (0.0, 0.25, 1.0), (False, True)):
+        x, add = (rng.standard_normal((T, B, D * H)).astype(dtype) for _ in range(2))
+        if not plus:
+            add = None
+        for ends, row_ids in ((None, ids), (cu, None)):
+            args = [x, add]
+            if ends is not None:
+                args = [a if a is None else a.reshape(-1, D * H)[: ends[-1]] for a in args]
+            expected = between(engine, *args, p, start, row_ids, ends, None)
+            for threads in (1, next(many)):
+                found = between(core, *args, p, start, row_ids, ends, threads)
+                assert found == expected, (D, p, plus, threads)
+        # Some rows of some steps, as a call of its own.
+        y = core.between_layers(x, add, H, p, 9, 2, start, ids, None, 1)
+        for steps, picks in ((slice(2, 5), [4, 0, 5]), (slice(5, 6), [6])):
+            part = [a if a is None else a[steps][:, picks] for a in (x, add)]
+            t0 = (start + steps.start) % 2**32
+            found = core.between_layers(*part, H, p, 9, 2, t0, ids[picks], None, 1)
+            assert found.tobytes() == y[steps][:, picks].tobytes(), (D, p, plus)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
