@@ -1,6 +1,7 @@
 """What options promise to the bit, as laws that hold for any call of the compiled back end.
 
-Each law takes an `OptionProblem` and raises AssertionError where it does not hold. `LAWS` lists
+Each law takes an `OptionProblem`, raises AssertionError where it does not hold, and tells whether
+it had anything to say: of a call without a step, or without the option, most have not. `LAWS` lists
 them; `test_options_bits.py` runs them on a sample, `option_bits_long.py` on as many as one likes.
 
 Comparisons take -0 for 0: where a whole call adds a sum that is zero, its parts may add nothing.
@@ -14,9 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from option_judge import decided
 from option_problems import OptionProblem, run
+from yardstick import check
 
 from rnnfast import _core as core
+from rnnfast.reference import engine
 from rnnfast.reference.plan import Flat
 
 __all__ = ["LAWS", "assert_same", "cut", "directions", "pieces", "rows", "same"]
@@ -47,14 +51,15 @@ def of_forward(name: str) -> bool:
     return not name.startswith("d")
 
 
-def law_threads(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_threads(p: OptionProblem, rng: np.random.Generator) -> bool:
     """Every result, parameter gradients too, is the same with any number of threads."""
     one = run(core, p, 1)
     for threads in rng.choice([2, 3, 4, 7], 2, replace=False):
         assert_same(one, run(core, p, int(threads)), f"{threads} threads")
+    return bool(p.used().any())
 
 
-def law_runs(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_runs(p: OptionProblem, rng: np.random.Generator) -> bool:
     """A second call and a second backward give the same, with or without a tape, into any `out`."""
     args = (p.spec.name, p.x, p.params, p.state)
     first = run(core, p, 2)
@@ -83,29 +88,39 @@ def law_runs(p: OptionProblem, rng: np.random.Generator) -> None:
     assert all(same(u, v) for u, v in zip(state_n, state_z, strict=True)), "without a tape"
     assert (room[..., :1] == outside[..., :1]).all()
     assert (room[..., -2:] == outside[..., -2:]).all()
-    if not p.options.weight_drop:
-        packed = core.prepare(p.spec.name, p.params)
-        z, state_z, _ = core.forward(p.spec.name, p.x, packed, p.state, None, False, 2, p.options)
-        assert same(y, z), "prepared"
-        assert all(same(u, v) for u, v in zip(state_n, state_z, strict=True)), "prepared"
+    return bool(p.used().any())
 
 
-def law_rows(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_prepared(p: OptionProblem, rng: np.random.Generator) -> bool:
+    """Packed weights give what plain ones do."""
+    if p.options.weight_drop:
+        return False
+    rest = (p.state, None, False, 2, p.options)
+    packed = core.prepare(p.spec.name, p.params)
+    y, state_n, _ = core.forward(p.spec.name, p.x, p.params, *rest)
+    z, state_z, _ = core.forward(p.spec.name, p.x, packed, *rest)
+    assert same(y, z)
+    assert all(same(u, v) for u, v in zip(state_n, state_z, strict=True))
+    return bool(p.used().any())
+
+
+def law_rows(p: OptionProblem, rng: np.random.Generator) -> bool:
     """A row alone, or among others, equals the row in the batch."""
     if p.B == 0:
-        return
+        return False
     whole = run(core, p, 1)
     for count in {1, int(rng.integers(1, p.B + 1))}:
         picks = [int(b) for b in rng.permutation(p.B)[:count]]
         part = run(core, rows(p, picks), int(rng.integers(1, 4)))
         assert_same(rows_of_results(p, whole, picks), part, f"rows {picks}", of_row)
+    return p.B > 1 and bool(p.used().any())
 
 
-def law_lengths(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_lengths(p: OptionProblem, rng: np.random.Generator) -> bool:
     """A row with a length equals the row cut there."""
     o = p.options
     if o.lengths is None:
-        return
+        return False
     for b in range(p.B):
         n = int(o.lengths[b])
         row = rows(p, [b])
@@ -134,21 +149,23 @@ def law_lengths(p: OptionProblem, rng: np.random.Generator) -> None:
                 assert (whole[f"{s}_n"] == (0 if start is None else start)).all()
                 assert (whole[f"d{s}0"] == (0 if o.burn_in else d)).all()
             assert all(whole[k] is None or not whole[k].any() for k in whole if not of_row(k))
+    return bool(((o.lengths > 0) & (o.lengths < p.T)).any())
 
 
-def law_flat(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_flat(p: OptionProblem, rng: np.random.Generator) -> bool:
     """Flat input equals padded input with lengths, parameter gradients too."""
     if p.options.cu_seqlens is None:
-        return
+        return False
     flat = Flat(p.options.cu_seqlens)
     other = run(core, with_padding(p), int(rng.integers(1, 4)))
     assert_same(run(core, p, 1), unpadded(p, other, flat), "flat")
+    return bool(p.used().any())
 
 
-def law_directions(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_directions(p: OptionProblem, rng: np.random.Generator) -> bool:
     """Two directions equal a forward and a reversed call; dx is their sum."""
     if p.D == 1:
-        return
+        return False
     whole, H = run(core, p, int(rng.integers(1, 4))), p.H
     parts = [run(core, part, 1) for part in directions(p)]
     for d, part in enumerate(parts):
@@ -165,36 +182,41 @@ def law_directions(p: OptionProblem, rng: np.random.Generator) -> None:
             assert mine is None or same(mine, value), f"direction {d}: {name}"
     if whole["dx"] is not None:
         assert same(whole["dx"], parts[0]["dx"] + parts[1]["dx"]), "dx of two directions"
+    return bool(p.used().any())
 
 
-def law_pieces(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_pieces(p: OptionProblem, rng: np.random.Generator) -> bool:
     """A sequence in pieces with carried state equals the whole."""
     o = p.options
     if p.D > 1 or o.burn_in or o.tbptt or p.T < 2:
-        return
+        return False
     p = with_padding(p)
     cuts = sorted(set(rng.integers(0, p.T + 1, 2).tolist()))
     whole = run(core, p, 1)
     part = pieces(p, [0, *cuts, p.T], int(rng.integers(1, 4)))
     assert_same(whole, part, f"cut at {cuts}", lambda name: comparable(p, name))
+    judge_sums(p, part)
+    return bool(p.used().any()) and any(0 < t < p.T for t in cuts)
 
 
-def law_resets(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_resets(p: OptionProblem, rng: np.random.Generator) -> bool:
     """A reset equals a sequence cut there by hand."""
     o = p.options
     if p.D > 1 or o.burn_in or o.tbptt or o.reset is None or p.T < 1 or p.B < 1:
-        return
+        return False
     p = with_padding(p)
     row = rows(p, [int(rng.integers(p.B))])
     part = cut(row, int(rng.integers(1, 4)))
     assert_same(run(core, row, 1), part, "cut at resets", lambda name: comparable(p, name))
+    judge_sums(row, part)
+    return any(_resets(row, t).any() for t in range(1, p.T))
 
 
-def law_garbage(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_garbage(p: OptionProblem, rng: np.random.Generator) -> bool:
     """What stands at unused steps has no effect, and unused results are zero."""
     used = p.used()
     if used.all():
-        return
+        return False
     first = run(core, p, 1)
     again = copied(p)
     hollow = [again.x] if p.options.hold else [again.x, again.dy]
@@ -209,9 +231,10 @@ def law_garbage(p: OptionProblem, rng: np.random.Generator) -> None:
     assert first["dx"] is None or not first["dx"][~used].any()
     if not p.options.hold:
         assert not first["y"][~used].any()
+    return bool(used.any())
 
 
-def law_none(p: OptionProblem, rng: np.random.Generator) -> None:
+def law_none(p: OptionProblem, rng: np.random.Generator) -> bool:
     """Options that say nothing equal no options."""
     o = p.options
     lead = p.x.shape[:1] if o.cu_seqlens is not None else (p.T, p.B)
@@ -232,9 +255,10 @@ def law_none(p: OptionProblem, rng: np.random.Generator) -> None:
     chosen = {name: value for name, value in nothing.items() if rng.random() < 0.7}
     other = replace(p, options=o._replace(**chosen))
     assert_same(run(core, p, 1), run(core, other, 2), f"nothing in {sorted(chosen)}")
+    return bool(chosen) and bool(p.used().any())
 
 
-LAWS: dict[str, Callable[[OptionProblem, np.random.Generator], None]] = {
+LAWS: dict[str, Callable[[OptionProblem, np.random.Generator], bool]] = {
     name.removeprefix("law_"): law
     for name, law in list(globals().items())
     if name.startswith("law_")
@@ -550,3 +574,19 @@ def comparable(p: OptionProblem, name: str) -> bool:
         a is not None and a.shape[1] == 1 != p.T for a in p.options.reset_state
     )
     return not (one and name.startswith("dreset_"))
+
+
+def judge_sums(p: OptionProblem, part: Results) -> None:
+    """Judge the parameter gradients of pieces, which are sums in another order, by the yardstick.
+
+    Only where a gate block has numbers enough for their largest to say something.
+    """
+    dtype = p.params[0][1].dtype.type
+    if p.H < 16 or not decided(p, dtype):
+        return
+    wider = np.float64 if dtype is np.float32 else np.longdouble
+    plain, ref = run(engine, p), run(engine, p.astype(wider))
+    for name, value in part.items():
+        if not of_row(name) and value is not None:
+            blocks, width = p.spec.G, p.T * p.B
+            check(name, value, plain[name], ref[name], width=width, blocks=blocks)

@@ -283,9 +283,15 @@ def fits(name: str, cell: str, D: int = 1) -> bool:
 
 
 def choose(
-    seed: int, cell: str, *, without: Collection[str] = (), **sizes: int
+    seed: int,
+    cell: str,
+    *,
+    plus: Collection[str] = (),
+    without: Collection[str] = (),
+    **sizes: int,
 ) -> tuple[set[str], dict[str, int]]:
-    """Choose the features of a random legal combination less `without`, and the sizes not given."""
+    """Choose the features of a random legal combination, those of `plus` among them and none of
+    `without`, and the sizes not given."""
     rng = np.random.default_rng([seed, 1])
     sizes = {
         "T": int(rng.choice([0, 1, 2, 5, 9, 17], p=[0.03, 0.07, 0.1, 0.3, 0.3, 0.2])),
@@ -296,7 +302,7 @@ def choose(
         **sizes,
     }
     rarely = {"no_state": 0.1, "part_state": 0.1}
-    has = {name for name in _FEATURES if rng.random() < rarely.get(name, 0.4)}
+    has = {name for name in _FEATURES if rng.random() < rarely.get(name, 0.4)} | set(plus)
     if cell != "lstm":
         has.discard("cell_clip")
     if sizes["D"] == 2:
@@ -309,10 +315,16 @@ def choose(
 
 
 def draw(
-    seed: int, cell: str, dtype: Any = np.float64, *, without: Collection[str] = (), **sizes: int
+    seed: int,
+    cell: str,
+    dtype: Any = np.float64,
+    *,
+    plus: Collection[str] = (),
+    without: Collection[str] = (),
+    **sizes: int,
 ) -> OptionProblem:
     """Draw what `choose` chooses."""
-    has, sizes = choose(seed, cell, without=without, **sizes)
+    has, sizes = choose(seed, cell, plus=plus, without=without, **sizes)
     return build(has, seed, cell, dtype, **sizes)
 
 
