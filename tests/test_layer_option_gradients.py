@@ -36,6 +36,40 @@ def slope(loss: Any, array: np.ndarray, direction: np.ndarray) -> float:
     return (values[0] - values[1]) / 2e-6
 
 
+def assert_slopes(layer: Any, arrays: dict[str, np.ndarray], given: dict[str, Any]) -> None:
+    """Backward of a call gives the slope of a loss in x, every parameter and every replacement."""
+    rng = np.random.default_rng(12)
+
+    def forward() -> Any:
+        return layer.forward(arrays["x"], training=True, seed=2, **given)
+
+    y, last, tape = forward()
+    dy, into = rng.standard_normal(y.shape), draw_dstates(tape)
+    dlast = whole(rng.standard_normal(s.shape) for s in parts(last))
+
+    def loss() -> float:
+        y, last, tape = forward()
+        ends = zip(parts(last), parts(dlast), strict=True)
+        inner = zip(tape.states(), into, strict=True)
+        pairs = [(y, dy), *ends, *((s, d) for s, d in inner if d is not None)]
+        return sum(float((s * d).sum()) for s, d in pairs)
+
+    g = layer.backward(tape, dy, dlast, dstates=into)
+    found = {"x": g.x, **g.parameters}
+    if given.get("reset_state") is None:
+        assert g.reset_state is None
+    else:
+        for k, array in enumerate(parts(g.reset_state)):
+            found[f"reset {k}"] = array
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].shape == array.shape
+        direction = rng.standard_normal(array.shape)
+        expected = slope(loss, array, direction)
+        value = float((found[name] * direction).sum())
+        assert value == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+
+
 @cells
 @pytest.mark.parametrize("form", ["time first", "batch first", "flat", "unbatched"])
 @pytest.mark.parametrize("reset_to", ["state", "one state", "learned"])
@@ -84,35 +118,26 @@ def test_gradients_are_central_differences(cell: str, form: str, reset_to: str) 
         given["reset_state"] = draw_states(layer, *steps, seed=20)
         for k, array in enumerate(parts(given["reset_state"])):
             arrays[f"reset {k}"] = array
+    assert_slopes(layer, arrays, given)
 
-    def forward() -> Any:
-        return layer.forward(arrays["x"], training=True, seed=2, **given)
 
-    y, last, tape = forward()
-    dy, into = rng.standard_normal(y.shape), draw_dstates(tape)
-    dlast = whole(rng.standard_normal(s.shape) for s in parts(last))
-
-    def loss() -> float:
-        y, last, tape = forward()
-        ends = zip(parts(last), parts(dlast), strict=True)
-        inner = zip(tape.states(), into, strict=True)
-        pairs = [(y, dy), *ends, *((s, d) for s, d in inner if d is not None)]
-        return sum(float((s * d).sum()) for s, d in pairs)
-
-    g = layer.backward(tape, dy, dlast, dstates=into)
-    found = {"x": g.x, **g.parameters}
-    if reset_to == "learned":
-        assert g.reset_state is None
-    else:
-        for k, array in enumerate(parts(g.reset_state)):
-            found[f"reset {k}"] = array
-    assert found.keys() == arrays.keys()
-    for name, array in arrays.items():
-        assert found[name].shape == array.shape
-        direction = rng.standard_normal(array.shape)
-        expected = slope(loss, array, direction)
-        value = float((found[name] * direction).sum())
-        assert value == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+@pytest.mark.parametrize("cell", ["rnn_tanh", "lstm"])
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"dropout": 0.4}, {}),
+        ({"residual": True}, {}),
+        ({"learn": True}, {}),
+        ({"learn": True}, {"reset_to": "learned", "reset": marks(0.3, 3)[:, :3]}),
+    ],
+    ids=["dropout", "residual", "learned state", "reset to the learned state"],
+)
+def test_gradients_of_what_a_stack_adds(
+    cell: str, options: dict[str, Any], given: dict[str, Any]
+) -> None:
+    """Each alone."""
+    layer = build(cell, "numpy", num_layers=2, **options)
+    assert_slopes(layer, {"x": draw(T, 3, I), **layer.parameters}, given)
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["omitted", "given"])

@@ -198,7 +198,10 @@ def test_gradients_of_each_option(cell: str, name: str, D: int) -> None:
 @EVERY_CELL
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gradients_of_combinations(cell: str, seed: int) -> None:
-    assert_gradients_hold(draw(seed, cell, without=NOT_A_GRADIENT))
+    # A call without a used step has no gradient to hold; forward has such calls above.
+    while not (problem := draw(seed, cell, without=NOT_A_GRADIENT)).used().any():
+        seed += len(SEEDS)
+    assert_gradients_hold(problem)
 
 
 def test_every_single_option_is_one_of_the_contract() -> None:
