@@ -26,9 +26,12 @@ from layer_problems import (
     some_steps,
     whole,
 )
+from yardstick import check
 
 import rnnfast
-from rnnfast import States, _random
+from rnnfast import States, _backend, _random
+
+compiled = pytest.mark.skipif(not _backend.compiled, reason="the compiled module is judged")
 
 # A layer is its functions ------------------------------------------------------------------------
 
@@ -303,3 +306,149 @@ def test_masks_do_not_depend_on_chunks_or_batch(device: str) -> None:
     alike(row, y[:, 2:3])
     other, _, _ = layer.forward(x[:, 2:3], row_ids=np.array([3]), **drawn)
     assert not np.array_equal(other, row)
+
+
+# Everything at once ------------------------------------------------------------------------------
+
+
+def draw_stack(seed: int) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Draw a cell, settings of a stack of it, and the options and arrays of a call."""
+    rng = np.random.default_rng([seed, 5])
+    cell = list(rnnfast.CELLS)[seed % len(rnnfast.CELLS)]
+    letters = rnnfast.CELLS[cell].states
+    L, D = int(rng.integers(2, 4)), int(rng.integers(1, 3))
+    T, B, I, H = int(rng.choice([1, 3, 8, 17])), int(rng.choice([3, 4, 7])), 6, 13
+
+    def some(p: float = 0.4) -> bool:
+        return bool(rng.random() < p)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    settings: dict[str, Any] = {"input_size": I, "hidden_size": H, "num_layers": L, "seed": seed}
+    settings |= {"bidirectional": D == 2, "residual": some(), "dropout": 0.3 * some(0.6)}
+    settings |= {"recurrent_dropout": 0.2 * some(), "weight_drop": 0.2 * some()}
+    settings |= {"recurrent_dropout_mode": str(rng.choice(["sequence", "step"]))}
+    if some():
+        settings["zoneout"] = 0.3
+    if some():
+        settings["clip_state_gradient"] = 1.0  # some are above it
+    if some() and "c" in letters:
+        settings["cell_clip"] = 0.3
+    if some():
+        settings["initial_state"] = "learned"
+
+    form = str(rng.choice(["time first", "batch first", "lengths", "flat"]))
+    settings["batch_first"] = form == "batch first"
+    lengths = rng.integers(0, T + 1, B)
+    # Someone has a step.
+    lengths[rng.integers(B)] = T
+    steps: tuple[int, ...] = (B, T) if form == "batch first" else (T, B)
+    given: dict[str, Any] = {"training": some(0.8), "seed": seed, "t0": int(rng.choice([0, 7]))}
+    if form == "lengths":
+        given["lengths"] = lengths
+    elif form == "flat":
+        given["cu_seqlens"], steps = np.cumsum([0, *lengths]), (int(lengths.sum()),)
+    if some():
+        given["mask"] = rng.random(steps) < 0.8
+        given["pad_output"] = str(rng.choice(["zero", "hold"]))
+    if some(0.6):
+        given["reset"] = rng.random(steps) < 0.2
+        if "initial_state" in settings and some(0.6):
+            given["reset_to"] = "learned"
+        elif some(0.6):
+            given["reset_state"] = whole(normal(D * L, *steps, H) for _ in letters)
+    if some():
+        given["row_ids"] = rng.integers(0, 2**32, B)
+    if D == 1 and some():
+        given["burn_in"] = int(rng.integers(0, T))
+    if D == 1 and some():
+        given["tbptt"] = int(rng.integers(1, T + 1))
+    indices = some(0.2)
+    arrays: dict[str, Any] = {
+        "x": rng.integers(0, I, steps) if indices else normal(*steps, I),
+        "state": whole(normal(D * L, B, H) for _ in letters) if some(0.6) else None,
+        "learned": normal(D * L, H),
+        "dy": normal(*steps, D * H),
+        "dlast": whole(normal(D * L, B, H) for _ in letters),
+        "dstates": States(*(normal(D * L, *steps, H) for _ in letters)) if some(0.6) else None,
+    }
+    return cell, settings, given, arrays
+
+
+def run_stack(
+    drawn: tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]],
+    device: str,
+    dtype: type,
+    parameters: dict[str, np.ndarray] | None = None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """All results of forward and backward by name, and the parameters."""
+    cell, settings, given, arrays = drawn
+    spec = rnnfast.CELLS[cell]
+
+    def cast(value: Any) -> Any:
+        if isinstance(value, States):
+            return States(*map(cast, value))
+        if isinstance(value, tuple):
+            return tuple(map(cast, value))
+        return value if value is None or value.dtype.kind != "f" else value.astype(dtype)
+
+    kind = getattr(rnnfast, spec.function.upper())
+    layer = kind(**spec.options, **settings, device=device, dtype=np.dtype(dtype).name)
+    for name, array in layer.parameters.items():
+        if parameters is not None:
+            array[...] = parameters[name]
+        elif name in ("h_0", "c_0"):
+            array[...] = arrays["learned"]
+    if "reset_state" in given:
+        given = given | {"reset_state": cast(given["reset_state"])}
+    a = {name: cast(value) for name, value in arrays.items()}
+    y, last, tape = layer.forward(a["x"], a["state"], **given)
+    states = tape.states()
+    g = layer.backward(tape, a["dy"], a["dlast"], dstates=a["dstates"])
+    found = {"y": y, "gates": states.gates, "x": g.x, **g.parameters}
+    for k, s in enumerate(spec.states):
+        found |= {f"{s}_n": parts(last)[k], f"states {s}": states[k], f"d{s}0": parts(g.state)[k]}
+        found[f"reset {s}"] = None if g.reset_state is None else parts(g.reset_state)[k]
+    dense = {n: v.dense() if isinstance(v, rnnfast.IndexedRows) else v for n, v in found.items()}
+    return dense, layer.parameters
+
+
+def hold_stack(seed: int) -> None:
+    """The compiled stack is as near the truth as plain NumPy of its element type."""
+    drawn = draw_stack(seed)
+    cell, settings, _, _ = drawn
+    kernel, parameters = run_stack(drawn, "cpu", np.float32)
+    plain, _ = run_stack(drawn, "numpy", np.float32, parameters)
+    ref, _ = run_stack(drawn, "numpy", np.float64, parameters)
+    assert kernel.keys() == plain.keys() == ref.keys()
+    places = settings["num_layers"] * (2 if settings["bidirectional"] else 1)
+    for name, value in ref.items():
+        if value is None:
+            assert kernel[name] is None, (seed, name)
+            assert plain[name] is None, (seed, name)
+            continue
+        # Layers and directions by themselves, and gate blocks, but for a handful of numbers, whose
+        # largest says nothing.
+        blocks = 1 if name in ("x", "y") else places
+        if name.startswith(("weight", "bias")):
+            blocks = rnnfast.CELLS[cell].G
+        if value.size < 64 * blocks:
+            blocks = 1
+        check(f"seed {seed}: {name}", kernel[name], plain[name], value, width=19, blocks=blocks)
+
+
+@compiled
+@pytest.mark.parametrize("first", range(0, 80, 20))
+def test_random_stacks(first: int) -> None:
+    """Everything at once is legal, and right: any form of input, any options."""
+    for seed in range(first, first + 20):
+        hold_stack(seed)
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(80, 400, 20))
+def test_many_random_stacks(first: int) -> None:
+    for seed in range(first, first + 20):
+        hold_stack(seed)
