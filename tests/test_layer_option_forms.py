@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,12 @@ from layer_problems import (
     whole,
 )
 from problems import make
+from processes import PEAK, PYTHON, environment, peak_is_told
 
 import rnnfast
-from rnnfast import States
+from rnnfast import States, _backend
+
+compiled = pytest.mark.skipif(not _backend.compiled, reason='device="numpy" does pad')
 
 # Forms -------------------------------------------------------------------------------------------
 
@@ -268,3 +272,35 @@ def test_a_function_skips_indices_of_unused_steps(device: str, cell: str, revers
     run = p.function()
     given = {"lengths": LENGTHS, "reverse": reverse, "device": device}
     equal(run(x, *p.row, *p.state, **spec, **given), run(p.x, *p.row, *p.state, **spec, **given))
+
+
+RAGGED = """
+import numpy as np
+import rnnfast
+
+rng = np.random.default_rng(0)
+layer = rnnfast.GRU(4, 8, 2, dropout=0.3, seed=0, device="cpu")
+
+def run(lengths):
+    N = int(lengths.sum())
+    x = rng.standard_normal((N, 4), dtype=np.float32)
+    given = {"cu_seqlens": np.cumsum([0, *lengths]), "reset": rng.random(N) < 0.1}
+    y, _, tape = layer.forward(x, training=True, seed=1, **given)
+    layer.backward(tape, np.ones_like(y))
+
+run(np.ones(10, int))
+before = peak()
+run(np.array([1] * 2000 + [50000]))
+grown = peak() - before
+assert grown < 64 << 20, f"rows of unequal length took {grown} bytes"
+"""
+
+
+@compiled
+def test_no_padding_is_ever_built() -> None:
+    """One row of 50,000 steps beside 2,000 of one: padded, a mask alone would take 100 MB."""
+    peak_is_told()
+    run = subprocess.run(
+        [*PYTHON, "-c", PEAK + RAGGED], env=environment(), capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr

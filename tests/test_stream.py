@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import os
 import pickle
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 import yardstick
 from problems import CELL_NAMES
-from processes import PYTHON, environment
+from processes import PEAK, PYTHON, environment, own_allocator, peak_is_told
 
 import rnnfast
 from rnnfast import Stream, _backend
@@ -737,12 +736,6 @@ def test_streams_side_by_side() -> None:
 # Memory ------------------------------------------------------------------------------------------
 
 
-def own_allocator() -> None:
-    """Skip where another library stands before the C library, as a sanitizer's does."""
-    if "LD_PRELOAD" in os.environ:
-        pytest.skip(f"LD_PRELOAD is {os.environ['LD_PRELOAD']}: the C library's malloc is replaced")
-
-
 COUNTER = r"""
 #include <stdatomic.h>
 #include <stddef.h>
@@ -839,16 +832,9 @@ def test_a_step_allocates_nothing(allocator: str, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
-PEAK = r"""
-import sys
-from pathlib import Path
+GROWTH = r"""
 import numpy as np
 import rnnfast
-
-def peak():
-    "The most memory that this process has had, in bytes."
-    status = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
 
 layer = rnnfast.LSTM(64, 64, 3, residual=True, seed=0)
 x, y = np.ones((40000, 1, 64), np.float32), np.ones((40000, 1, 64), np.float32)
@@ -873,8 +859,8 @@ assert grown < 8 << 20, f"a thousand streams kept {grown} bytes"  # each has 0.4
 def test_memory_does_not_grow() -> None:
     """Neither with the length of a run, whose layers pass it on in pieces, nor with streams that
     are gone."""
-    own_allocator()
-    if not Path("/proc/self/status").exists():
-        pytest.skip("no /proc on this system: it tells the memory of a process")
-    run = subprocess.run([*PYTHON, "-c", PEAK], env=environment(), capture_output=True, text=True)
+    peak_is_told()
+    run = subprocess.run(
+        [*PYTHON, "-c", PEAK + GROWTH], env=environment(), capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
