@@ -195,3 +195,16 @@ def test_states_of_a_layer_refuse_another_y() -> None:
     y += 1
     with pytest.raises(rnnfast.TapeError, match=r"LSTM.forward: y has changed"):
         tape.states()
+
+
+def test_a_tuple_is_one_argument_of_a_reset() -> None:
+    stream = rnnfast.Stream(rnnfast.GRU(2, 3), 2)
+    for rows in ((), (np.ones(2, bool), np.ones(2, bool))):
+        with pytest.raises(rnnfast.errors.DTypeError, match=r"^rnnfast\.Stream\.reset: rows"):
+            stream.reset(rows)
+
+
+def test_a_cell_that_is_an_array() -> None:
+    layer = rnnfast.GRU(2, 3)
+    with pytest.raises(rnnfast.errors.ArgumentError, match="cell is array"):
+        rnnfast.weights.export(layer, "pytorch", cell=np.zeros(3))

@@ -35,6 +35,7 @@ common = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 quick = settings(common, max_examples=300)
+few = settings(common, max_examples=60)
 many = settings(common, max_examples=5000)
 
 
@@ -259,6 +260,151 @@ def fuzz_core(data: Any) -> None:
         assert value is None or value.tobytes() == other[name].tobytes(), name
 
 
+streamed = rnnfast.LSTM(I, H, 2, residual=True, initial_state="learned", seed=1)
+steps_of = np.random.default_rng(2).standard_normal((T, B, I)).astype(np.float32)
+
+
+def stream_results() -> list[bytes]:
+    stream = rnnfast.Stream(streamed, B)
+    y = [stream.step(steps_of[0]), stream.run(steps_of), *stream.state]
+    return [array.tobytes() for array in y]
+
+
+streamed_once = stream_results()
+
+
+def fuzz_streams(data: Any) -> None:
+    good_state = tuple(np.ones((2, B, H), np.float32) for _ in range(2))
+    made = data.draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "batch_size": st.sampled_from([B, B, 1, None]) | junk,
+                "state": st.just(good_state) | junk,
+                "threads": st.sampled_from([1, 2, None]) | junk,
+            },
+        )
+    )
+    stream = run_or_refuse(rnnfast.Stream, streamed, **made)
+    if stream is None:
+        return
+    for _ in range(data.draw(st.integers(1, 4))):
+        name = data.draw(st.sampled_from(["step", "run", "reset", "state"]))
+        if name == "state":
+            value = data.draw(st.just(good_state) | junk)
+            run_or_refuse(setattr, stream, "state", value)
+        elif name == "reset":
+            run_or_refuse(stream.reset, data.draw(st.just(np.array([True, False])) | junk))
+        else:
+            x = steps_of[0] if name == "step" else steps_of
+            args = [data.draw(st.just(x) | junk)]
+            if data.draw(st.booleans()):
+                args.append(data.draw(st.just(np.empty((*x.shape[:-1], H), np.float32)) | junk))
+            run_or_refuse(getattr(stream, name), *args)
+    assert all(s.dtype == np.float32 for s in stream.state)
+    assert stream_results() == streamed_once
+
+
+prepared = streamed.prepare()
+
+
+def fuzz_prepared(data: Any) -> None:
+    """The frozen form of a layer is as careful as the layer."""
+    x = data.draw(st.just(steps_of) | junk)
+    state = data.draw(st.none() | junk)
+    run_or_refuse(prepared, x, state, **data.draw(options_of([*CALL, "reset_to"])))
+    assert stream_results() == streamed_once
+    unharmed("gru")
+
+
+WEIGHTS = {
+    (kind, system): rnnfast.weights.export(getattr(rnnfast, kind)(I, H, seed=0), system)
+    for kind in ("LSTM", "GRU")
+    for system in ("pytorch", "onnx", "keras")
+}
+
+
+def spoiled(tree: Any, data: Any) -> Any:
+    """A tree of arrays with junk in the place of one of them, or of a branch."""
+    if isinstance(tree, (dict, list)) and len(tree) and data.draw(st.integers(0, 4)):
+        tree = tree.copy()
+        keys = sorted(tree) if isinstance(tree, dict) else list(range(len(tree)))
+        key = data.draw(st.sampled_from(keys))
+        tree[key] = spoiled(tree[key], data)
+        return tree
+    return data.draw(junk)
+
+
+def fuzz_weights(data: Any) -> None:
+    kind, system = data.draw(st.sampled_from(sorted(WEIGHTS)))
+    layer = getattr(rnnfast, kind)(I, H, seed=1)
+    before = {name: array.copy() for name, array in layer.parameters.items()}
+    arrays = spoiled(WEIGHTS[kind, system], data)
+    system_given = data.draw(st.sampled_from([system] * 4) | junk)
+    settings_given = data.draw(
+        st.dictionaries(st.sampled_from(["cell", "reset_after", "activation"]), junk, max_size=1)
+    )
+
+    def load() -> bool:
+        rnnfast.weights.load(layer, system_given, arrays, **settings_given)
+        return True
+
+    if not run_or_refuse(load):
+        # All of it or nothing.
+        for name, array in layer.parameters.items():
+            assert array.tobytes() == before[name].tobytes(), name
+    run_or_refuse(rnnfast.weights.export, layer, system_given, **settings_given)
+    run_or_refuse(rnnfast.weights.export, data.draw(junk), system)
+    unharmed("gru")
+
+
+def fuzz_between_layers(data: Any) -> None:
+    """Below the checks in words, as what prepares weights."""
+    x, cu = np.ones((T, B, 2 * H), np.float32), np.array([0, 1, T])
+    args = [x, None, H, 0.5, 3, 1, 0, np.arange(B, dtype=np.uint32), None, 1]
+    if data.draw(st.booleans()):
+        args[0], args[8] = x[:, 0].copy(), cu
+    wanted = core.between_layers(*args).tobytes()
+    bad = list(args)
+    for place in data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 8]), max_size=2)):
+        bad[place] = data.draw(junk)
+    y = core.between_layers(*bad)
+    assert y is None or (y.shape, y.dtype) == (bad[0].shape, bad[0].dtype)
+    assert core.between_layers(*args).tobytes() == wanted
+    p = problem["lstm"]
+    row = list(p.row)
+    row[data.draw(st.integers(0, 3))] = data.draw(junk)
+    given = data.draw(st.sampled_from([(tuple(row),), (tuple(row), p.row)]) | junk)
+    form = core.prepare(data.draw(st.just("lstm") | junk), given)
+    if form is not None:
+        assert given[0][0].shape[1] == form.I
+    unharmed("lstm")
+
+
+@given(st.data())
+@few
+def test_streams(data):
+    fuzz_streams(data)
+
+
+@given(st.data())
+@few
+def test_prepared_layers(data):
+    fuzz_prepared(data)
+
+
+@given(st.data())
+@few
+def test_weights_of_other_systems(data):
+    fuzz_weights(data)
+
+
+@given(st.data())
+@few
+def test_compiled_module_between_layers(data):
+    fuzz_between_layers(data)
+
+
 @given(st.data())
 @quick
 def test_functions(data):
@@ -275,6 +421,18 @@ def test_layers(data):
 @quick
 def test_compiled_module(data):
     fuzz_core(data)
+
+
+@pytest.mark.slow
+@given(st.data())
+@many
+@pytest.mark.parametrize(
+    "fuzz",
+    [fuzz_streams, fuzz_prepared, fuzz_weights, fuzz_between_layers],
+    ids=lambda f: f.__name__,
+)
+def test_the_rest_at_length(fuzz, data):
+    fuzz(data)
 
 
 @pytest.mark.slow

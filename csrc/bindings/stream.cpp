@@ -375,7 +375,8 @@ PyObject* reset(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObjec
   PyObject* done = restart(self, rows);
   if (!done) return nullptr;
   Py_DECREF(done);
-  return done == Py_True ? none() : PyObject_CallMethod(self, "_checked_reset", "O", rows);
+  // "O" alone would spread a tuple over the arguments.
+  return done == Py_True ? none() : PyObject_CallMethod(self, "_checked_reset", "(O)", rows);
 }
 
 template <class Real>

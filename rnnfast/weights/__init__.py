@@ -251,7 +251,8 @@ def _form(
 ) -> tuple[Form, Mapping[str, ndarray]]:
     """Return what is fixed about a layer or a mapping, and its parameters by name."""
     if isinstance(source, Recurrent):
-        if cell is not None and cell != source.cell:
+        # An array among others has no truth to compare by.
+        if cell is not None and not (isinstance(cell, str) and cell == source.cell):
             raise ArgumentError(
                 f"{who}: cell is {cell!r}, expected {source.cell!r}, that of the layer, or nothing."
             )
