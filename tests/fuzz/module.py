@@ -16,6 +16,11 @@ from problems_of_bytes import CELL_NAMES, fresh, problem_of
 from rnnfast import _core
 from rnnfast.cells import CELLS
 
+try:
+    import torch
+except ImportError:  # run.py says so
+    torch = None  # type: ignore[assignment]
+
 _REFUSED = object()
 GUARD = 7.25
 
@@ -320,17 +325,64 @@ def _stream(b: Choices) -> None:
         assert stream.t >= 0
 
 
+def _tensors(b: Choices) -> None:
+    p = problem_of(b)
+    stems = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    (W, R, *_), D, B = p.params[0], p.D, p.B
+    dtype, I = R.dtype, W.shape[1]
+    parameters: dict[str, Any] = {}
+    rows = []
+    for row, suffix in zip(p.params, ("", "_reverse"), strict=False):
+        tensors = [None if a is None else torch.nn.Parameter(torch.from_numpy(a)) for a in row]
+        parameters |= zip((stem + suffix for stem in stems), tensors, strict=True)
+        rows.append(tuple(None if t is None else t.detach().numpy() for t in tensors))
+    args = (
+        *(torch.Tensor, p.spec.name, tuple(parameters), tuple(parameters.values())),
+        (tuple(rows),),
+    )
+    changes = b.next(3)
+    for _ in range(changes):
+        args = mutate_arguments(args, b)
+    stack = _call(_core.tensor_stack, *args)
+    if stack is None or stack is _REFUSED:
+        assert changes or I == 0, "refused"  # PyTorch makes no layer of no inputs
+        return
+    T, batch_first = b.one_of([3, 0, 1, 17]), b.next(2) == 1
+    x = torch.ones((B, T, I) if batch_first else (T, B, I), dtype=getattr(torch, str(dtype)))
+    state = tuple(torch.full((D, B, p.H), 0.5, dtype=x.dtype) for _ in p.spec.states)
+    hx = None if b.next(2) else state if len(state) > 1 else state[0]
+    packed = (_core.prepare(p.spec.name, tuple(rows)),)
+    given = (packed, parameters, x, hx, batch_first, b.next(4) == 3, b.one_of([1, 2]))
+    now = b.next(3)
+    for _ in range(now):
+        given = mutate_arguments(given, b)
+    # What has no truth value raises as it likes.
+    answer = _call(stack.run, *given[:4], batch_first, *given[5:])
+    if type(answer) is not tuple:
+        assert answer is None or answer is _REFUSED or type(answer) is bool
+    else:
+        y, last = answer
+        assert type(y) is torch.Tensor
+        if not changes and not now:
+            assert y.shape == (*x.shape[:2], D * p.H)
+            for s in last if type(last) is tuple else (last,):
+                assert s.shape == (D, B, p.H)
+                assert torch.isfinite(s).all()
+
+
 def one_input(data: bytes) -> None:
     b = Choices(data)
-    kind = b.next(16)
+    kind = b.next(16 if torch is None else 18)
     if kind < 9:
         _scan(b)
+    elif kind > 15:
+        _tensors(b)
     else:
         others = (_stream, _stream, _between, _prepare, _linear, _between, _linear)
         others[kind - 9](b)
 
 
-CORPUS_FRONT = [bytes([k]) for k in (0, 0, 0, 0, 9, 10, 11, 12, 13)]
+CORPUS_FRONT = [bytes([k]) for k in (0, 0, 0, 0, 9, 10, 11, 12, 13, 16)]
 CORPUS_BACK = [
     b"\1\0\1\0\2\0\0\0\0\0\0\0",
     b"\1\0\1\0\1\0\1\2\0\0\0\0",
