@@ -208,3 +208,11 @@ def test_a_cell_that_is_an_array() -> None:
     layer = rnnfast.GRU(2, 3)
     with pytest.raises(rnnfast.errors.ArgumentError, match="cell is array"):
         rnnfast.weights.export(layer, "pytorch", cell=np.zeros(3))
+
+
+def test_a_setting_that_is_an_array_or_no_text() -> None:
+    layer = rnnfast.GRU(2, 3)
+    arrays = rnnfast.weights.export(layer, "keras")
+    for value in (np.zeros(3, np.float32), (np.zeros(3),), b"\xff"):
+        with pytest.raises(rnnfast.errors.ArgumentError, match="reset_after is"):
+            rnnfast.weights.load(layer, "keras", arrays, reset_after=value)

@@ -396,12 +396,13 @@ def _sum(a: ndarray, b: ndarray) -> ndarray:
 
 
 def _plain(value: Any) -> Any:
-    """Return text for bytes and a list for a tuple, as ONNX has them in a node's attributes."""
+    """Return text for bytes, as in attributes of ONNX, and lists for tuples and arrays."""
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="backslashreplace")
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    return value.item() if isinstance(value, np.generic) else value
+    # An array, which has no one truth when it is compared, as its numbers.
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _folded(value: Any) -> Any:
