@@ -32,41 +32,8 @@ def whole(state: tuple[Any, ...], kind: str) -> Any:
     return state[:2] if kind == "lstm" else state[0]
 
 
-def runs_again(module: Any, inputs: list[Any], call: Any, first: dict[str, Any]) -> None:
-    """Run what ran once, with and without gradients: a shorter road finds what the first left."""
-    with pairs.taken("fused"):
-        again = pairs.results(module, inputs, call)
-    torch.manual_seed(3)
-    with torch.no_grad(), pairs.taken("fused"):
-        out = pairs.tensors_in(call(module, *inputs))
-    again |= {f"plain output {k}": t for k, t in enumerate(out)}
-    for key, value in again.items():
-        assert torch.equal(value, first[key.removeprefix("plain ")]), key
-
-
 def in_both(kind: str, shapes: list[Any], call: Any, **options: Any) -> None:
-    """Compare float64 runs, and float32 ones by the yardstick."""
-    made: dict[Any, Any] = {}
-    for dtype in (torch.float32, torch.float64):
-        mine, theirs = pairs.pair(kind, I, H, dtype=dtype, **options)
-        if made:
-            # The float32 weights in float64.
-            for module in (mine, theirs):
-                module.load_state_dict(made["weights"])
-        made["weights"] = {k: v.double() for k, v in mine.state_dict().items()}
-        for name, module in (("mine", mine), ("theirs", theirs)):
-            inputs = [pairs.draw(shape, k, dtype) for k, shape in enumerate(shapes)]
-            with pairs.taken("fused", int(name == "mine")):
-                made[name, dtype] = pairs.results(module, inputs, call)
-            if name == "mine":
-                runs_again(module, inputs, call, made[name, dtype])
-    pairs.close(made["mine", torch.float64], made["theirs", torch.float64])
-    pairs.judge(
-        made["mine", torch.float32],
-        made["theirs", torch.float32],
-        made["theirs", torch.float64],
-        I + H,
-    )
+    pairs.in_both(kind, (I, H), shapes, call, **options)
 
 
 @kinds
@@ -80,7 +47,31 @@ def test_layers(kind: str, L: int, bidirectional: bool, batch_first: bool, bias:
     def call(m: Any, x: Any, *s: Any) -> Any:
         return m(x, whole(s, kind))
 
-    in_both(kind, [(6, 3, I), *states], call, num_layers=L, **options)
+    # Weights travel in both directions.
+    into = "ours" if (L + bidirectional + batch_first + bias) % 2 else "theirs"
+    in_both(kind, [(6, 3, I), *states], call, num_layers=L, into=into, **options)
+
+
+# H, I, T, B, threads: less than a vector, a little more than one or several, beyond a block of
+# columns; I one, as H, or odd; no two steps or rows, a few, and more than a block of rows.
+AWKWARD = [
+    *((1, 1, 1, 1, 1), (1, 5, 17, 32, 2), (7, 7, 2, 3, 2), (7, 1, 17, 32, 1), (9, 9, 17, 32, 2)),
+    *((9, 13, 1, 1, 1), (17, 1, 2, 3, 1), (17, 31, 17, 32, 2), (64, 64, 2, 3, 2)),
+    *((64, 33, 17, 32, 1), (64, 1, 1, 1, 2), (513, 1, 17, 32, 2), (513, 513, 1, 1, 1)),
+    (513, 7, 2, 3, 1),
+]
+
+
+@kinds
+@pytest.mark.parametrize("sizes", AWKWARD, ids=str)
+def test_awkward_sizes(kind: str, sizes: tuple[int, ...]) -> None:
+    H, I, T, B, threads = sizes
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pairs.in_both(kind, (I, H), [(T, B, I)], lambda m, x: m(x))
+    finally:
+        torch.set_num_threads(before)
 
 
 @kinds
@@ -143,7 +134,7 @@ def test_dropout_between_layers_draws_stock_s_masks(
     mine, theirs = pairs.pair(kind, I, H, dtype=torch.float64, **options)
     x = pairs.draw((6, 3, I), 0)
     with pairs.taken("fused"):
-        torch.testing.assert_close(mine.eval()(x)[0], theirs.eval()(x)[0], rtol=0, atol=1e-12)
+        pairs.alike(mine.eval()(x)[0], theirs.eval()(x)[0])
 
 
 @kinds
@@ -165,7 +156,7 @@ def test_calls_without_gradients(kind: str, grad: str, batch_first: bool) -> Non
     assert y.stride() == expected.stride()
     out = [y, *pairs.tensors_in(last)]
     for a, b in zip(out, [expected, *pairs.tensors_in(state)], strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+        pairs.alike(a, b)
 
 
 @kinds

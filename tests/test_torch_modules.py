@@ -67,9 +67,7 @@ def learn(model: nn.Module, x: Any) -> list[Any]:
 
 def assert_same(mine: list[Any], theirs: list[Any]) -> None:
     for a, b in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(
-            a, b, rtol=0, atol=1e-12 * max(1.0, float(b.detach().abs().max()))
-        )
+        pairs.alike(a, b)
 
 
 # Swapping ----------------------------------------------------------------------------------------
@@ -204,19 +202,16 @@ def test_a_class_derived_from_ours_is_not_restored_and_reported() -> None:
 @pytest.mark.parametrize("shape", [(I,), (3, I), (0, I)], ids=str)
 @pytest.mark.parametrize("given", [True, False])
 def test_cells(kind: str, bias: bool, shape: tuple[int, ...], given: bool) -> None:
-    mine, theirs = pairs.pair(kind, I, H, bias, suffix="Cell", dtype=D64)
+    mine, theirs = pairs.pair(kind, I, H, bias, suffix="Cell")
     assert repr(mine) == repr(theirs)
     n = 0 if not given else 2 if kind == "lstm" else 1
-    inputs = [pairs.draw(s, k) for k, s in enumerate([shape, *[(*shape[:-1], H)] * n])]
 
     def call(m: Any, x: Any, *s: Any) -> Any:
         return m(x, None if not s else s if kind == "lstm" else s[0])
 
-    with pairs.taken("fused"):
-        result = pairs.results(mine, inputs, call)
-    pairs.close(result, pairs.results(theirs, inputs, call))
-    with torch.no_grad(), pairs.taken("fused"):
-        call(mine, *inputs)
+    shapes = [shape, *[(*shape[:-1], H)] * n]
+    into = "ours" if bias else "theirs"
+    pairs.in_both(kind, (I, H), shapes, call, bias, suffix="Cell", into=into)
 
 
 @kinds
@@ -648,7 +643,7 @@ def test_the_graph_kept_and_differentiated_twice(kind: str) -> None:
     parts = [y.sum(), *(s.sum() for s in pairs.tensors_in(last))]
     one = [torch.autograd.grad(p, x, retain_graph=True)[0] for p in reversed(parts)]
     (whole,) = torch.autograd.grad(sum(parts), x)
-    torch.testing.assert_close(sum(one), whole, rtol=0, atol=1e-12)
+    pairs.alike(sum(one), whole)
 
 
 @kinds

@@ -22,13 +22,24 @@ KINDS = {
 }
 
 
-def pair(kind: str, *args: Any, suffix: str = "", **options: Any) -> tuple[Any, Any]:
-    """Our module and PyTorch's, with the same weights."""
+# How far two float64 computations of one function may be apart, by the largest number or by 1.
+# There is no wider third that PyTorch could run; that the kernels are right to the last bits in
+# float64 too is for test_kernels.py to say, which has long double. This is 4500 roundings: more
+# than the sums of these few terms over these few steps cost in any order, and less than a 50000th
+# of what one number rounded to float32 costs.
+FLOAT64 = 1e-12
+
+
+def pair(
+    kind: str, *args: Any, suffix: str = "", into: str = "theirs", **options: Any
+) -> tuple[Any, Any]:
+    """Our module and PyTorch's, with the same weights, which were loaded `into` one of them."""
     name, own = KINDS[kind]
     torch.manual_seed(1)
     mine = getattr(ours, name + suffix)(*args, **own, **options)
     theirs = getattr(torch.nn, name + suffix)(*args, **own, **options)
-    theirs.load_state_dict(mine.state_dict(), strict=True)
+    giver, taker = {"theirs": (mine, theirs), "ours": (theirs, mine)}[into]
+    taker.load_state_dict(giver.state_dict(), strict=True)
     return mine, theirs
 
 
@@ -59,14 +70,19 @@ def results(module: Any, inputs: list[torch.Tensor], call: Any) -> dict[str, tor
     return named | dict(zip(names, gradients, strict=True))
 
 
+def alike(mine: torch.Tensor, theirs: torch.Tensor, name: str = "result") -> None:
+    """Two float64 computations of one tensor."""
+    assert mine.shape == theirs.shape, name
+    assert mine.dtype == theirs.dtype == torch.float64, name
+    scale = max(1.0, float(theirs.detach().abs().max())) if theirs.numel() else 1.0
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=FLOAT64 * scale, msg=name)
+
+
 def close(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Two float64 computations of one function: a few hundred roundings apart at most."""
+    """Two float64 computations of one function."""
     assert list(mine) == list(theirs)
     for name, expected in theirs.items():
-        assert mine[name].shape == expected.shape, name
-        assert mine[name].dtype == expected.dtype, name
-        scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
-        torch.testing.assert_close(mine[name], expected, rtol=0, atol=1e-12 * scale, msg=name)
+        alike(mine[name], expected, name)
 
 
 def judge(mine: dict[str, Any], plain: dict[str, Any], ref: dict[str, Any], width: int) -> None:
@@ -75,6 +91,49 @@ def judge(mine: dict[str, Any], plain: dict[str, Any], ref: dict[str, Any], widt
     for name, expected in ref.items():
         arrays = (r[name].detach().numpy() for r in (mine, plain))
         yardstick.check(name, *arrays, expected.detach().numpy(), width=width)
+
+
+def runs_again(module: Any, inputs: list[Any], call: Any, first: dict[str, Any]) -> None:
+    """Run what ran once, with and without gradients: a shorter road finds what the first left."""
+    with taken("fused"):
+        again = results(module, inputs, call)
+    torch.manual_seed(3)
+    with torch.no_grad(), taken("fused"):
+        out = tensors_in(call(module, *inputs))
+    again |= {f"plain output {k}": t for k, t in enumerate(out)}
+    for key, value in again.items():
+        assert torch.equal(value, first[key.removeprefix("plain ")]), key
+
+
+def in_both(
+    kind: str, sizes: tuple[int, int], shapes: list[Any], call: Any, *args: Any, **options: Any
+) -> None:
+    """Compare a module of `sizes` (I, H) with PyTorch's, on inputs drawn in these shapes.
+
+    Runs in float64 are compared with each other, and those in float32 by the yardstick. Further
+    arguments are those of `pair`.
+    """
+    made: dict[Any, Any] = {}
+    for dtype in (torch.float32, torch.float64):
+        mine, theirs = pair(kind, *sizes, *args, dtype=dtype, **options)
+        if made:
+            # The float32 weights in float64.
+            for module in (mine, theirs):
+                module.load_state_dict(made["weights"])
+        made["weights"] = {k: v.double() for k, v in mine.state_dict().items()}
+        for name, module in (("mine", mine), ("theirs", theirs)):
+            inputs = [draw(shape, k, dtype) for k, shape in enumerate(shapes)]
+            with taken("fused", int(name == "mine")):
+                made[name, dtype] = results(module, inputs, call)
+            if name == "mine":
+                runs_again(module, inputs, call, made[name, dtype])
+    close(made["mine", torch.float64], made["theirs", torch.float64])
+    judge(
+        made["mine", torch.float32],
+        made["theirs", torch.float32],
+        made["theirs", torch.float64],
+        sum(sizes),
+    )
 
 
 def stock_result(call: Callable[[], Any]) -> Any:
