@@ -14,6 +14,7 @@ require("core")
 
 import torch_pairs as pairs  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import rnnfast  # noqa: E402
 import rnnfast.torch as ours  # noqa: E402
@@ -252,6 +253,155 @@ def test_functorch_and_meta_tensors_are_composed(kind: str) -> None:
     assert y.shape == (T, B, H)
     assert ours.last_reason() == "meta tensors"
     assert all(t.is_meta for t in pairs.tensors_in(last))
+
+
+# PyTorch's own rules of forward mode, when it first needs them, and its tracing.
+pytorch_scripts = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+class Passing(TorchDispatchMode):
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return function(*args, **(kwargs or {}))
+
+
+class Optioned(torch.nn.Module):
+    """A layer called with options, as one that can be traced."""
+
+    def __init__(self, inner: Any, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.inner, self.options = inner, options
+
+    def forward(self, x: Any) -> Any:
+        return self.inner(x, **self.options)[0]
+
+
+# Each yields something of a call f and an input x by one of PyTorch's transforms, and then the same
+# without.
+def mapped(f: Any, x: Any) -> Any:
+    xs = torch.stack([x, 2 * x], 1)
+    yield torch.func.vmap(f, 1, 1, randomness="same")(xs)
+    yield torch.stack([f(x), f(2 * x)], 1)
+
+
+def forward_mode(f: Any, x: Any) -> Any:
+    v = pairs.draw(x.shape, 5, grad=False)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x.detach(), v)
+        yield torch.autograd.forward_ad.unpack_dual(f(dual)).tangent
+    yield jacobian_of(f, x).flatten(3) @ v.flatten()
+
+
+def pushed(f: Any, x: Any) -> Any:
+    v = pairs.draw(x.shape, 5, grad=False)
+    yield torch.func.jvp(f, (x.detach(),), (v,))[1]
+    yield jacobian_of(f, x).flatten(3) @ v.flatten()
+
+
+def hessian(f: Any, x: Any) -> Any:
+    def loss(x: Any) -> Any:
+        return f(x).square().sum()
+
+    # `torch.func.hessian`, which takes no randomness.
+    yield torch.func.jacfwd(torch.func.jacrev(loss), randomness="same")(x.detach())
+    yield torch.autograd.functional.hessian(loss, x)
+
+
+def jacobian(f: Any, x: Any) -> Any:
+    yield torch.autograd.functional.jacobian(f, x, vectorize=True)
+    yield jacobian_of(f, x)
+
+
+def jacobian_of(f: Any, x: Any) -> Any:
+    return torch.autograd.functional.jacobian(f, x)
+
+
+def batched(f: Any, x: Any) -> Any:
+    dys = pairs.draw((2, T, B, H), 6, grad=False)
+    yield torch.autograd.grad(f(x), x, dys, is_grads_batched=True)[0]
+    y = f(x)
+    yield torch.stack([torch.autograd.grad(y, x, dy, retain_graph=True)[0] for dy in dys])
+
+
+def traced(f: Any, x: Any) -> Any:
+    graph = torch.jit.trace(f, (x,), check_trace=False)
+    yield graph(3 * x)
+    yield f(3 * x)
+
+
+def moded(f: Any, x: Any) -> Any:
+    with Passing():
+        yield f(x)
+    yield f(x)
+
+
+# Why the call is composed, and what is counted besides.
+TRANSFORMS = {
+    mapped: ("a functorch transform", {}),
+    forward_mode: ("forward-mode differentiation", {}),
+    pushed: ("a functorch transform", {}),
+    hessian: ("a functorch transform", {}),
+    jacobian: ("a functorch transform", {"fused": 1}),
+    batched: ("a functorch transform", {"fused": 1}),
+    traced: ("tracing", {}),
+    moded: ("a dispatch mode", {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"), [("gru", "lengths"), ("lstm", "reset_state"), ("lstm", "noise")]
+)
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda f: f.__name__)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytorch_scripts
+def test_transforms_of_calls_with_options_are_composed(
+    transform: Any, kind: str, what: str
+) -> None:
+    state = pairs.draw((1, T, B, H), 3, grad=False)
+    options = {
+        "lengths": {"lengths": torch.tensor([4, 0, 2])},
+        "reset_state": {**ONE["reset"], "reset_state": (state, None)},
+        "noise": {"recurrent_dropout": 0.4},  # without a seed
+    }[what]
+    module = Optioned(layer(kind), options)
+
+    def f(x: Any) -> Any:
+        torch.manual_seed(8)
+        return module(x)
+
+    reason, others = TRANSFORMS[transform]
+    results = transform(module if transform is traced else f, pairs.draw((T, B, I), 0))
+    torch.manual_seed(8)
+    with pairs.taken("composed", **others):
+        found = next(results)
+    assert ours.last_reason() == reason
+    torch.manual_seed(8)
+    expected = next(results)
+    assert expected.any()
+    pairs.alike(found, expected)
+
+
+def test_masks_follow_the_randomness_of_vmap() -> None:
+    module, xs = layer("gru", recurrent_dropout=0.4), pairs.draw((2, T, B, I), 0)
+
+    def f(x: Any) -> Any:
+        return module(x)[0]
+
+    with pytest.raises(RuntimeError, match="randomness error mode"):
+        torch.func.vmap(f)(xs)
+    with pytest.raises(rnnfast.ArgumentError, match=r'GRU: .* expected randomness="same", or seed'):
+        torch.func.vmap(f, randomness="different")(xs)
+
+
+@kinds
+@pytorch_scripts
+def test_transforms_of_a_layer_whose_options_rest(kind: str) -> None:
+    # PyTorch has the call, and for some of its layers no rule for the transform.
+    module, x = layer(kind, recurrent_dropout=0.4).eval(), pairs.draw((T, B, I), 0)
+    for transform in (mapped, pushed):
+        results = transform(lambda x: module(x)[0], x)
+        with pairs.taken("composed"):
+            found = next(results)
+        pairs.alike(found, next(results))
 
 
 @kinds

@@ -154,10 +154,11 @@ def words(module: Any, *args: Any) -> tuple[type, str]:
 
 
 @contextlib.contextmanager
-def taken(way: str, n: int = 1) -> Iterator[None]:
-    """Assert that what runs here takes this way, n times, and no other."""
+def taken(way: str, n: int = 1, **others: int) -> Iterator[None]:
+    """Assert that what runs here takes this way, n times, and no other but those `others`."""
     before = ours.dispatch_counts()
     yield
     after = ours.dispatch_counts()
     came = {key: after[key] - before[key] for key in after}
-    assert came == {"fused": 0, "composed": 0, "stock": 0} | {way: n}, ours.last_reason()
+    expected = {"fused": 0, "composed": 0, "stock": 0} | {way: n} | others
+    assert came == expected, ours.last_reason()

@@ -42,7 +42,7 @@ def gradients(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of a call, of gradients `given`; if `again`, themselves differentiable."""
     plain = call.options is None and not call.want_states
-    reason = "second derivatives (create_graph=True)" if again else "a functorch transform"
+    reason = "second derivatives (create_graph=True)" if again else _dispatch.TRANSFORMS[0]
     _dispatch.count("stock" if plain else "composed", reason)
     with torch.enable_grad():
         # Aliases, so that what is differentiated ends here, and yet hangs on those of the call.
@@ -68,9 +68,14 @@ def gradients(
     return tuple(next(found) if wants else None for wants in needed)
 
 
-def run(call: Call, tensors: Sequence[Any], masks: Sequence[Tensor] = ()) -> tuple[Any, ...]:
-    """Run a call, with these masks between layers or new ones; outputs as of the kernels."""
-    if call.options is None and not call.want_states:
+def run(
+    call: Call, tensors: Sequence[Any], masks: Sequence[Tensor] = (), by_steps: bool = False
+) -> tuple[Any, ...]:
+    """Run a call, with these masks between layers or new ones; outputs as of the kernels.
+
+    With `by_steps` PyTorch's layer is not used, even where it has the call.
+    """
+    if call.options is None and not call.want_states and not by_steps:
         return _run_stock(call, tensors, masks)
     return _run_reference(call, tensors, masks)
 
@@ -191,7 +196,7 @@ def _plan(
     call: Call, k: int, d: int, flat: Any, x: Tensor, resets: tuple[Any, ...], R: Tensor
 ) -> plan.Plan:
     """Make the plan of one layer and direction, its arrays as tensors beside x."""
-    T, B = x.shape[:2]
+    T, B = map(int, x.shape[:2])  # tensors while `torch.jit.trace` runs
     options = call.options or ScanOptions()
     # NumPy has no bfloat16, and PyTorch's result type of a mask and x is to be that of x.
     dtype = np.dtype(np.float64 if x.dtype is torch.float64 else np.float32)

@@ -24,6 +24,7 @@ from . import _cuda_device
 
 __all__ = [
     "REFUSED",
+    "TRANSFORMS",
     "as_leaf",
     "batched",
     "count",
@@ -52,6 +53,8 @@ REFUSED = "PyTorch refuses the call"
 """The reason where arguments are wrong: the words are PyTorch's."""
 
 _PLAIN = (Tensor, Parameter)
+TRANSFORMS = ("a functorch transform", "forward-mode differentiation")
+"""Obstacles beside which PyTorch's own layers have no rule for every call."""
 _FLOATS = (torch.float32, torch.float64)
 _DEVICE_FLOATS = (*_FLOATS, torch.bfloat16, torch.float16)
 
@@ -73,9 +76,9 @@ def count_traced(reason: str) -> None:
 def _transform() -> str | None:
     """Say which transform of PyTorch's a call stands in that operators must know, or None."""
     if _level() is not None:
-        return "a functorch transform"
+        return TRANSFORMS[0]
     if forward_ad._current_level >= 0:
-        return "forward-mode differentiation"
+        return TRANSFORMS[1]
     return None
 
 

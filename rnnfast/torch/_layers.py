@@ -281,7 +281,8 @@ class Recurrent(nn.RNNBase):
             states = tuple(None if s is None else s.index_select(1, order) for s in states)
         if isinstance(weights, str):
             _dispatch.count("composed", weights)
-            outputs = _composed.run(call, (x, *states, *resets, *self._weights()))
+            tensors = x, *states, *resets, *self._weights()
+            outputs = _composed.run(call, tensors, by_steps=weights in _dispatch.TRANSFORMS)
         else:
             outputs = run(call, weights, (x, *states, *resets, *weights.tensors))
         y, last, everything = outputs[0], outputs[1 : 1 + S], outputs[1 + S :]

@@ -16,7 +16,7 @@ from .._scan_options import ScanOptions
 from .._shapes import Checker
 from ..cells import CellSpec
 from ..errors import ArgumentError, DTypeError
-from . import _cuda_device
+from . import _cuda_device, _dispatch
 
 __all__ = ["CALL", "CELL", "States", "on_host", "read", "refuse_unknown", "settings"]
 
@@ -111,7 +111,8 @@ def read(
         form = UNBATCHED
         if batched:
             form = BATCH_FIRST if module.batch_first else TIME_FIRST
-        sizes = dict(zip(form.steps.split(), x.shape, strict=False))
+        # While `torch.jit.trace` runs, sizes are tensors.
+        sizes = dict(zip(form.steps.split(), map(int, x.shape), strict=False))
         check.bind("input", **({"B": 1} | sizes))
     arrays, there = dict(given), {}
     for name in ("lengths", "mask", "reset", "row_ids"):
@@ -136,8 +137,7 @@ def read(
     fields |= _call.scan_fields(chosen, module.training, False)
     if module.training and chosen.random:
         if arrays.get("seed") is None:
-            # From PyTorch's generator, so that manual_seed repeats it, and checkpointing too.
-            arrays["seed"] = int(torch.randint(2**63 - 1, (), device="cpu"))
+            arrays["seed"] = _drawn_seed(who)
         fields |= _call.check_draws(who, arrays, check["B"], check.source("B"))._asdict()
     # The tape keeps copies of all arrays but of those of differentiation by PyTorch.
     fields = {name: _copied(value) for name, value in fields.items()}
@@ -151,6 +151,17 @@ def read(
     scan = ScanOptions(**fields) if fields else None
     wanted = _values.switch(who, "return_states", given.get("return_states", False))
     return Read(scan, resets, reset_to, wanted)
+
+
+def _drawn_seed(who: str) -> int:
+    """Draw from PyTorch's generator, so that manual_seed repeats it, and checkpointing too."""
+    drawn = torch.randint(2**63 - 1, (), device="cpu")
+    if _dispatch.batched((drawn,)):
+        raise ArgumentError(
+            f'{who}: masks are wanted under vmap with randomness="different", but one seed serves '
+            'all that it maps over, expected randomness="same", or seed=.'
+        )
+    return int(drawn)
 
 
 def _copied(value: Any) -> Any:
