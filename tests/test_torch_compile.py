@@ -58,15 +58,28 @@ def models() -> tuple[Any, Any, Any]:
     return mine, theirs, torch.randn(B, T, I)
 
 
-def operator_inputs(kind: str, batch_first: bool, given: bool, L: int, grad: bool) -> tuple:
+def operator_inputs(
+    kind: str, batch_first: bool, given: bool, L: int, grad: bool, D: int = 2, bias: bool = True
+) -> tuple:
     cell = {"rnn": "rnn_tanh", "relu-rnn": "rnn_relu"}.get(kind, kind)
-    layer, _ = pairs.pair(kind, I, H, L, bidirectional=True, dtype=D64)
+    layer, _ = pairs.pair(kind, I, H, L, bias=bias, bidirectional=D == 2, dtype=D64)
     weights = [p.detach().requires_grad_(grad) for p in layer.parameters()]
     x = pairs.draw((B, T, I) if batch_first else (T, B, I), 0, grad=grad)
     n = 0 if not given else 2 if kind == "lstm" else 1
-    states = [pairs.draw((2 * L, B, H), k + 1, grad=grad) for k in range(n)]
-    masks = [torch.ones(T, B, 2 * H, dtype=D64) for _ in range(L - 1)]
-    return x, states, [], weights, masks, [], "", cell, L, 2, True, batch_first, grad
+    states = [pairs.draw((D * L, B, H), k + 1, grad=grad) for k in range(n)]
+    masks = [torch.ones(T, B, D * H, dtype=D64) for _ in range(L - 1)]
+    return x, states, [], weights, masks, [], "", cell, L, D, bias, batch_first, grad
+
+
+def with_options(inputs: tuple) -> tuple:
+    """The same with resets to replacements, all states returned."""
+    x, states, _, weights, masks, _, _, cell, L, D, *fixed = inputs
+    flags = torch.rand(T, B, generator=torch.Generator().manual_seed(1)) < 0.4
+    resets = [pairs.draw((D * L, T, B, H), k + 7, grad=x.requires_grad) for k in range(len(states))]
+    settings = repr(
+        {"who": "rnnfast.torch", "training": True, "arrays": ["reset"], "return_states": True}
+    )
+    return x, states, resets, weights, masks, [flags], settings, cell, L, D, *fixed
 
 
 @kinds
@@ -75,6 +88,32 @@ def operator_inputs(kind: str, batch_first: bool, given: bool, L: int, grad: boo
 def test_opcheck(kind: str, batch_first: bool, given: bool, L: int, grad: bool) -> None:
     inputs = operator_inputs(kind, batch_first, given, L, grad)
     checked = torch.library.opcheck(torch.ops.rnnfast.scan.default, inputs)
+    assert set(checked.values()) == {"SUCCESS"}
+    assert len(checked) >= 4
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm"])
+def test_opcheck_of_one_direction_without_biases(kind: str) -> None:
+    inputs = operator_inputs(kind, False, True, 1, True, 1, False)
+    checked = torch.library.opcheck(torch.ops.rnnfast.scan.default, inputs)
+    assert set(checked.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "need_dx"),
+    [("gru", "zero state", True), ("lstm", "state", False), ("lstm", "options", True)],
+)
+def test_opcheck_of_the_backward_operator(kind: str, what: str, need_dx: bool) -> None:
+    given, D = what != "zero state", 1 if what == "state" else 2
+    inputs = operator_inputs(kind, what == "options", given, 2, False, D, D == 2)
+    if what == "options":
+        inputs = with_options(inputs)
+    tensors, (*fixed, _) = inputs[:6], inputs[6:]
+    *out, token = torch.ops.rnnfast.scan(*tensors, *fixed, True)
+    gradients = [pairs.draw(t.shape, k, grad=False) for k, t in enumerate(out)]
+    checked = torch.library.opcheck(
+        torch.ops.rnnfast.scan_backward.default, (token, *tensors, gradients, *fixed, need_dx)
+    )
     assert set(checked.values()) == {"SUCCESS"}
     assert len(checked) >= 4
 
@@ -374,14 +413,7 @@ def test_options_compiled_to_machine_code() -> None:
 @kinds
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_opcheck_with_options(kind: str, batch_first: bool) -> None:
-    x, states, _, *rest = operator_inputs(kind, batch_first, True, 1, True)
-    weights, masks, _, _, *fixed = rest
-    flags = torch.rand(T, B, generator=torch.Generator().manual_seed(1)) < 0.4
-    resets = [pairs.draw((2, T, B, H), k + 7) for k in range(len(states))]
-    settings = repr(
-        {"who": "rnnfast.torch", "training": True, "arrays": ["reset"], "return_states": True}
-    )
-    inputs = (x, states, resets, weights, masks, [flags], settings, *fixed)
+    inputs = with_options(operator_inputs(kind, batch_first, True, 1, True))
     checked = torch.library.opcheck(torch.ops.rnnfast.scan.default, inputs)
     assert set(checked.values()) == {"SUCCESS"}
 
