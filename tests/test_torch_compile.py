@@ -428,7 +428,9 @@ def test_a_graph_s_options_are_checked_when_it_runs() -> None:
         compiled(x, torch.tensor([1, 9, 0]))
 
 
-@pytest.mark.parametrize("what", ["unbatched", "bfloat16", "packed", "autocast"])
+@pytest.mark.parametrize(
+    "what", ["unbatched", "bfloat16", "packed", "autocast", "export", "strict export"]
+)
 def test_options_that_no_graph_takes_are_refused_in_words(what: str) -> None:
     layer = ours.GRU(I, H, dtype=torch.bfloat16 if what == "bfloat16" else None)
     x = torch.randn(T, B, I).to(layer.weight_ih_l0)
@@ -436,12 +438,20 @@ def test_options_that_no_graph_takes_are_refused_in_words(what: str) -> None:
     if what == "packed":
         given = torch.nn.utils.rnn.pack_padded_sequence(x, [3, 2, 1])
 
-    def call() -> Any:
-        with torch.autocast("cpu", enabled=what == "autocast"):
-            return layer(given, zoneout=0.1)
+    class Zoned(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            with torch.autocast("cpu", enabled=what == "autocast"):
+                return layer(given if x is None else x, zoneout=0.1)
 
-    with pytest.raises(Exception, match="are compiled for padded batches of float32 or float64"):
-        torch.compile(call, fullgraph=True, backend="aot_eager")()
+    def run() -> None:
+        if "export" in what:
+            torch.export.export(Zoned(), (x,), strict=what == "strict export")
+        else:
+            torch.compile(Zoned(), fullgraph=True, backend="aot_eager")(None)
+
+    text = "are compiled for padded batches of float32 or float64 on the CPU, and not .* for export"
+    with pytest.raises(Exception, match=text):
+        run()
 
 
 def test_an_unknown_option_is_refused_in_a_graph_too() -> None:
