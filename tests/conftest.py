@@ -34,6 +34,8 @@ _PACKAGES = {
     # What test_weights_frameworks.py compares with.
     "onnx": ("onnx",),
     "onnxruntime": ("onnxruntime", "onnx"),
+    # What PyTorch's ONNX exporter, tried in test_torch_compile.py, is made of.
+    "onnxscript": ("onnxscript",),
     "keras": ("keras",),
     "jax": ("jax",),
     "flax": ("flax", "flax.linen", "flax.nnx"),

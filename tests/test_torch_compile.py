@@ -471,14 +471,21 @@ def test_export(strict: bool) -> None:
     assert not any("rnnfast" in str(node.target) for node in program.graph.nodes)
 
 
-def test_onnx_export() -> None:
+@pytest.mark.parametrize("exporter", ["default", "by tracing"])
+def test_onnx_export(exporter: str) -> None:
     onnxruntime = require("onnxruntime")
     import onnx
 
+    tracing = exporter == "by tracing"
+    if not tracing:
+        require("onnxscript")
     mine, theirs, x = models()
     file = io.BytesIO()
-    with pytest.warns(Warning):  # noqa: PT030 - the exporter's own, several
-        torch.onnx.export(mine.eval(), (x,), file, dynamo=False)
+    with (
+        pairs.taken("stock", 3 if tracing else 0),
+        pytest.warns(Warning),  # noqa: PT030 - the exporter's own, several
+    ):
+        torch.onnx.export(mine.eval(), (x,), file, **({"dynamo": False} if tracing else {}))
     kinds_of_nodes = [n.op_type for n in onnx.load_from_string(file.getvalue()).graph.node]
     assert kinds_of_nodes.count("LSTM") == 2
     assert kinds_of_nodes.count("GRU") == 1

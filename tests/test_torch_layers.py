@@ -53,11 +53,11 @@ def test_layers(kind: str, L: int, bidirectional: bool, batch_first: bool, bias:
 
 
 # H, I, T, B, threads: less than a vector, a little more than one or several, beyond a block of
-# columns; I one, as H, or odd; no two steps or rows, a few, and more than a block of rows.
+# columns; I one, as H, or odd; one step and row, a few, and more than a block of rows.
 AWKWARD = [
     *((1, 1, 1, 1, 1), (1, 5, 17, 32, 2), (7, 7, 2, 3, 2), (7, 1, 17, 32, 1), (9, 9, 17, 32, 2)),
     *((9, 13, 1, 1, 1), (17, 1, 2, 3, 1), (17, 31, 17, 32, 2), (64, 64, 2, 3, 2)),
-    *((64, 33, 17, 32, 1), (64, 1, 1, 1, 2), (513, 1, 17, 32, 2), (513, 513, 1, 1, 1)),
+    *((64, 33, 17, 32, 1), (64, 1, 1, 1, 2), (513, 1, 2, 32, 2), (513, 513, 1, 1, 1)),
     (513, 7, 2, 3, 1),
 ]
 
