@@ -394,7 +394,8 @@ def test_tensors_saved_elsewhere(kind: str) -> None:
 @kinds
 def test_the_tape_goes_with_the_graph_s_buffers(kind: str) -> None:
     mine, _ = pairs.pair(kind, I, H, 2)
-    y, last = mine(torch.randn(4, 3, I))
+    with pairs.taken("fused"):
+        y, last = mine(torch.randn(4, 3, I))
     assert len(_tapes._tokens) == 1
     token = weakref.ref(next(iter(_tapes._tokens.values())))
     loss = y.sum()
@@ -535,7 +536,8 @@ def test_a_change_of_the_initial_state_is_noticed_as_stock_does(kind: str) -> No
     outcomes = []
     for module in pairs.pair(kind, I, H, dtype=D64):
         state = [torch.randn(1, 3, H, dtype=D64) for _ in range(2 if kind == "lstm" else 1)]
-        y, _ = module(torch.randn(6, 3, I, dtype=D64), tuple(state) if kind == "lstm" else state[0])
+        with pairs.taken("fused", int(not outcomes)):
+            y, _ = module(pairs.draw((6, 3, I), 0), tuple(state) if kind == "lstm" else state[0])
         state[0].mul_(2)
         with pytest.raises(RuntimeError) as caught:
             y.sum().backward()
@@ -548,7 +550,8 @@ def test_y_may_be_changed_as_part_of_the_graph(kind: str) -> None:
     found = []
     for module in pairs.pair(kind, I, H, bidirectional=True, dtype=D64):
         x = pairs.draw((6, 3, I), 0)
-        y, last = module(x)
+        with pairs.taken("fused", int(not found)):
+            y, last = module(x)
         y.mul_(3)
         pairs.tensors_in(last)[0].add_(1)
         loss = sum(t.square().sum() for t in (y, *pairs.tensors_in(last)))
@@ -597,8 +600,11 @@ def test_a_gradient_penalty(kind: str, dtype: Any) -> None:
     found = []
     for module in pairs.pair(kind, I, H, 2, dtype=dtype):
         x = pairs.draw((6, 3, I), 0, dtype)
-        (dx,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
-        found.append(torch.autograd.grad(dx.square().sum(), [x, *module.parameters()]))
+        # Ours: the call itself on the kernels, its gradient, which is differentiated, PyTorch's.
+        n = int(not found)
+        with pairs.taken("fused", n, stock=n):
+            (dx,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
+            found.append(torch.autograd.grad(dx.square().sum(), [x, *module.parameters()]))
     if dtype is D64:
         assert_same(*found)
     for a, b in zip(*found, strict=True):
@@ -611,10 +617,12 @@ def test_several_gradients_at_once(kind: str) -> None:
     found = []
     for module in pairs.pair(kind, I, H, 2, dtype=D64):
         x = pairs.draw((6, 3, I), 0)
-        y = module(x)[0]
+        with pairs.taken("fused", int(not found)):
+            y = module(x)[0]
         dys = pairs.draw((4, *y.shape), 1, grad=False)
         wanted = [x, *module.parameters()]
-        found.append(torch.autograd.grad(y, wanted, dys, is_grads_batched=True))
+        with pairs.taken("stock", int(not found)):
+            found.append(torch.autograd.grad(y, wanted, dys, is_grads_batched=True))
     assert_same(*found)
     assert ours.last_reason() == "a functorch transform"
 
@@ -624,11 +632,16 @@ def test_jacobians_and_hessians(kind: str) -> None:
     found = []
     for module in pairs.pair(kind, 2, 3, dtype=D64):
         x = pairs.draw((2, 1, 2), 0, grad=False)
-        jacobian = [
-            torch.autograd.functional.jacobian(lambda x, m=module: m(x)[0], x, vectorize=v)
-            for v in (False, True)
-        ]
-        hessian = torch.autograd.functional.hessian(lambda x, m=module: m(x)[0].sum(), x)
+        n, jacobian = int(not found), []
+        for vectorize in (False, True):
+            with pairs.taken("fused", n, stock=n * vectorize):
+                jacobian.append(
+                    torch.autograd.functional.jacobian(
+                        lambda x, m=module: m(x)[0], x, vectorize=vectorize
+                    )
+                )
+        with pairs.taken("fused", n, stock=n):
+            hessian = torch.autograd.functional.hessian(lambda x, m=module: m(x)[0].sum(), x)
         assert bool(hessian.any()) == (kind != "relu-rnn")  # which is linear but for its corners
         found.append([*jacobian, hessian])
     assert_same(*found)
