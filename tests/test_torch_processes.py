@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import socket
 import subprocess
@@ -30,7 +31,7 @@ def python(*arguments: str, **variables: str) -> str:
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -237,3 +238,17 @@ def test_the_ddp_example_learns() -> None:
     losses = [float(line.split()[-1]) for line in text.splitlines() if line.startswith("step")]
     assert losses[-1] < losses[0] / 2
     assert "{'fused': 41, 'composed': 0, 'stock': 0}" in text
+
+
+@pytest.mark.slow
+def test_the_benchmark_s_rehearsal() -> None:
+    script = ROOT / "benchmarks" / "torch_module.py"
+    text = python(str(script), "--tiny", "--seconds", "0.02", OMP_WAIT_POLICY="PASSIVE")
+    rows = [json.loads(line) for line in text.splitlines()]
+    kinds = ["header", "step", "module", "packed", "update", "model"]
+    assert list(dict.fromkeys(row["row"] for row in rows)) == kinds
+    models = [row for row in rows if row["row"] == "model"]
+    assert {row["model"] for row in models} == {"Tagger", "Classifier"}
+    for row in models:
+        # Of eight tags, and of four classes.
+        assert min(row["accuracy_ours"], row["accuracy_torch"]) > 0.6
