@@ -196,12 +196,12 @@ def _plan(
     call: Call, k: int, d: int, flat: Any, x: Tensor, resets: tuple[Any, ...], R: Tensor
 ) -> plan.Plan:
     """Make the plan of one layer and direction, its arrays as tensors beside x."""
-    T, B = map(int, x.shape[:2])  # tensors while `torch.jit.trace` runs
+    T, B, H = map(int, (*x.shape[:2], R.shape[1]))  # tensors while `torch.jit.trace` runs
     options = call.options or ScanOptions()
     # NumPy has no bfloat16, and PyTorch's result type of a mask and x is to be that of x.
     dtype = np.dtype(np.float64 if x.dtype is torch.float64 else np.float32)
     made = plan.make(
-        options._replace(layer=k, reset_state=None), flat, d, T, B, call.spec.G, R.shape[1], dtype
+        options._replace(layer=k, reset_state=None), flat, d, T, B, call.spec.G, H, dtype
     )
 
     def there(a: Any) -> Any:
