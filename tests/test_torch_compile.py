@@ -482,7 +482,7 @@ def test_onnx_export(exporter: str) -> None:
     mine, theirs, x = models()
     file = io.BytesIO()
     with (
-        pairs.taken("stock", 3 if tracing else 0),
+        pairs.taken("stock", 3),
         pytest.warns(Warning),  # noqa: PT030 - the exporter's own, several
     ):
         torch.onnx.export(mine.eval(), (x,), file, **({"dynamo": False} if tracing else {}))

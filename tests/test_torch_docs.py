@@ -51,6 +51,8 @@ def reasons_in(tree: ast.Module) -> Iterator[ast.expr]:
         elif isinstance(node, ast.Assign):
             if ast.unparse(node.targets[0]) in ("reason", "REFUSED"):
                 yield node.value
+            elif ast.unparse(node.targets[0]) == "TRANSFORMS":
+                yield from node.value.elts
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("count", "_traced")):
             yield from node.args[-1:]
 
