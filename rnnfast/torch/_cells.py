@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from ..cells import CELLS
-from . import _cuda_device, _custom_ops, _dispatch, _weights  # noqa: F401
+from . import _cuda_device, _dispatch, _weights
 from ._call import plain_call
 from ._publish import publish
 from ._scan import run
@@ -33,7 +33,11 @@ class Cell(nn.modules.rnn.RNNCellBase):
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Run one step; arguments and results are those of PyTorch's."""
         if torch.compiler.is_compiling():
-            return self._forward_compiled(input, hx)
+            # The compiler fuses a step itself. With our operator, which it cannot look into, 16
+            # steps in one graph took 4 times as long (inference, B = 8, H = 64, AVX2, Zen 3).
+            reason = "export" if torch.compiler.is_exporting() else "a cell in a compiled graph"
+            _dispatch.count_traced(reason)
+            return super().forward(input, hx)
         if "torch._dynamo" in sys.modules:
             return _dispatch.untraced(Cell._forward_eager)(self, input, hx)
         return self._forward_eager(input, hx)
@@ -59,34 +63,6 @@ class Cell(nn.modules.rnn.RNNCellBase):
         outputs = run(call, weights, (steps, *first, *(None,) * S, *weights.tensors))
         last = tuple(s.squeeze(0) if batched else s[0, 0] for s in outputs[1:])
         return last[0] if S == 1 else last
-
-    def _forward_compiled(self, input: Any, hx: Any) -> Any:
-        """Lay a call into the graph of a compiler: as our operator, or as PyTorch's cell."""
-        weights = [w for w in (getattr(self, name) for name in _NAMES) if w is not None]
-        single, bias = not isinstance(self, nn.LSTMCell), self.bias_ih is not None
-        states, reason = _dispatch.in_graph(input, hx, 1 if single else 2, weights)
-        if reason is None and bias is not (self.bias_hh is not None):
-            reason = "one bias without the other"
-        elif reason is None and (
-            self._name not in CELLS
-            or input.dim() not in (1, 2)
-            or input.shape[-1] != self.input_size
-            or any(s.shape != (*input.shape[:-1], self.hidden_size) for s in states)
-        ):
-            reason = _dispatch.REFUSED
-        if reason is not None:
-            _dispatch.count_traced(reason)
-            return super().forward(input, hx)
-        batched = input.dim() == 2
-        # (T, B, I) of one step, and states (1, B, H).
-        steps = input.unsqueeze(0) if batched else input[None, None]
-        first = [s.unsqueeze(0) if batched else s[None, None] for s in states]
-        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (input, *states, *weights))
-        _, *outputs, _ = torch.ops.rnnfast.scan(
-            *(steps, first, [], weights, [], [], ""), *(self._name, 1, 1, bias, False, keep)
-        )
-        last = [s.squeeze(0) if batched else s[0, 0] for s in outputs]
-        return last[0] if single else tuple(last)
 
     def _fitting(self, x: Any, hx: Any) -> Weights | DeviceWeights | str:
         """Return the weights where the kernels take a call, or why it goes to PyTorch."""
