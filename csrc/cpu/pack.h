@@ -108,8 +108,8 @@ constexpr int kLine = 64 / int(sizeof(Real));  // elements of a cache line
 // The hardware foresees the lines of a page once it has seen some of them, so of rows of a page or more the first 16 of each
 // are asked for, of shorter ones all. At T = B = 1 without it H = 256 took 1.03 (LSTM) and 1.11 (RNN) of the time, 1024 1.21
 // and 1.01, a GRU 1.30; at 1024 with 8 lines 0.96 to 1.04, with 32 1.08 to 1.12, with all 1.06 to 1.18 (AVX2, Zen 3).
-// Forward of a few steps, which packs on its way, took 0.75 to 0.95 of the time at H = 256 and 512 with all of this file's
-// turning, 1.03 at 1024.
+// Forward of a few steps, which packs on its way, took 0.75 to 0.99 of the time at H = 256 and 512 with all of this file's
+// turning, 1.03 to 1.10 at 1024.
 constexpr Index kPage = 4096 / int(sizeof(Real)), kHead = 16 * kLine;
 
 // What is asked for bit by bit while columns [k, k + n) of kLanes rows of K are read: as much of the kLanes rows behind them.
