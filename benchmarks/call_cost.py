@@ -10,12 +10,11 @@ JSON line per row; the first names machine, versions and commit.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
-from turns import Lines, header, in_turns
+from turns import in_turns, run_rows
 
 import rnnfast
 from rnnfast import _core
@@ -75,22 +74,12 @@ def call_cost(cell: str, seconds: float) -> list[dict]:
     return rows
 
 
-def main() -> int:
-    """Run all rows."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the JSON lines here too")
-    parser.add_argument("--seconds", type=float, default=1.0, help="per row (default 1)")
-    options = parser.parse_args()
-    put = Lines()
-    put(header())
+def all_rows(seconds: float) -> Iterator[dict]:
+    """Yield all rows, timed on one thread."""
     rnnfast.set_num_threads(1)
     for cell in LAYERS:
-        for row in call_cost(cell, options.seconds):
-            put(row)
-    if options.out:
-        put.write(options.out)
-    return 0
+        yield from call_cost(cell, seconds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_rows(__doc__, all_rows))

@@ -13,13 +13,11 @@ versions and commit.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from turns import Lines, header, in_turns
+from turns import in_turns, run_rows
 
 import rnnfast
 from rnnfast.bench.statistics import ratio_of_pairs
@@ -89,23 +87,13 @@ def rows_of(cell: str, T: int, B: int, H: int, seconds: float) -> list[dict]:
     return rows
 
 
-def main() -> int:
-    """Run all rows."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the JSON lines here too")
-    parser.add_argument("--seconds", type=float, default=1.0, help="per row (default 1)")
-    given = parser.parse_args()
-    put = Lines()
-    put(header())
+def all_rows(seconds: float) -> Iterator[dict]:
+    """Yield all rows, timed on one thread."""
     rnnfast.set_num_threads(1)
     for shape in SHAPES:
         for cell in LAYERS:
-            for row in rows_of(cell, *shape, given.seconds):
-                put(row)
-    if given.out:
-        put.write(given.out)
-    return 0
+            yield from rows_of(cell, *shape, seconds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_rows(__doc__, all_rows))

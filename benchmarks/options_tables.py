@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rnnfast.bench.report import markdown
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "options"
 COSTS = re.compile(r"(?<=<!-- costs -->\n).*?(?=\n<!-- end of costs -->)", re.DOTALL)
@@ -70,8 +72,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]], names: dict[str, str]) -> str:
     """Return the table of some options, by thread count."""
     columns = [(shape, cell) for shape in SHAPES for cell in CELLS]
-    heads = ["option", "threads", *(f"{CELLS[cell]}, {shape}" for shape, cell in columns)]
-    lines = [heads, ["---"] * len(heads)]
+    lines: list[list[str]] = []
     for label, name in names.items():
         for threads in sorted({row["threads"] for row in rows if row["row"] == name}):
             found = {
@@ -81,9 +82,10 @@ def table(rows: list[dict[str, Any]], names: dict[str, str]) -> str:
             }
             line = [found.get((cell, tuple(SHAPES[shape]))) for shape, cell in columns]
             lines.append([label, str(threads), *(_entry(row) if row else "" for row in line)])
-    if len(lines) == 2:
+    if not lines:
         return "Not measured yet."
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    heads = ["option", "threads", *(f"{CELLS[cell]}, {shape}" for shape, cell in columns)]
+    return markdown(heads, lines)
 
 
 def _entry(row: dict[str, Any]) -> str:

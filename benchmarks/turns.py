@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,22 @@ def ratio_of(times: np.ndarray, top: int, bottom: int, upper: bool = False) -> t
 def header(**versions: str) -> dict:
     """Describe machine, versions (further ones as given) and commit."""
     return {"row": "header", **machine.describe(**versions)}
+
+
+def run_rows(doc: str, rows: Callable[[float], Iterable[dict]], seconds: float = 1.0) -> int:
+    """Run a script: print its rows of so many seconds each, and write them with --out."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="write the JSON lines here too")
+    default = f"per row (default {seconds:g})"
+    parser.add_argument("--seconds", type=float, default=seconds, help=default)
+    given = parser.parse_args()
+    put = Lines()
+    put(header())
+    for row in rows(given.seconds):
+        put(row)
+    if given.out:
+        put.write(given.out)
+    return 0
 
 
 class Lines:

@@ -76,19 +76,16 @@ RNNFAST_NOINLINE void row_by_rows(const RowPanels& W, Index panel, const Real* r
     rows[v] = W.W + (v % W.G * W.H + (panel * W.U + v / W.G) * kLanes) * K;
     total[v] = init ? raw_load(init + v * kLanes) : Raw{};
   });
-  Index done = 0;
   // Chains side by side: two blocks of the same rows, one behind the other in memory, and what is left over of all gates.
-  if (K >= 2 * kBlock) {
-    done = K / (2 * kBlock) * 2 * kBlock;
-    for (int v = 0; v < NV; ++v)
-      for (Index k = 0; k < done; k += 2 * kBlock) {
-        Ahead ahead(rows[v], K, k, 2 * kBlock);
-        const Real* const w = rows[v] + k;
-        Raw sums[2];
-        sum_columns({w, w + kBlock}, K, {row + k, row + k + kBlock}, kBlock, ahead, sums);
-        total[v] = total[v] + sums[0] + sums[1];
-      }
-  }
+  const Index done = K / (2 * kBlock) * 2 * kBlock;
+  for (int v = 0; v < NV; ++v)
+    for (Index k = 0; k < done; k += 2 * kBlock) {
+      Ahead ahead(rows[v], K, k, 2 * kBlock);
+      const Real* const w = rows[v] + k;
+      Raw sums[2];
+      sum_columns({w, w + kBlock}, K, {row + k, row + k + kBlock}, kBlock, ahead, sums);
+      total[v] = total[v] + sums[0] + sums[1];
+    }
   for (Index k = done; k < K; k += kBlock) {
     const Real *from[NV], *at[NV];
     unroll<NV>([&](auto v) RNNFAST_INLINE_LAMBDA {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from statistics import geometric_mean
 from typing import Any
@@ -14,7 +14,7 @@ from .explain import WANTED, group
 from .grid import INFERENCE, TRAINING
 from .peers import OURS, PEERS, PLAIN, ours_in
 
-__all__ = ["NAMES", "below", "fastest", "table"]
+__all__ = ["NAMES", "below", "fastest", "markdown", "table"]
 
 NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN, relu"}
 
@@ -49,10 +49,14 @@ def table(found: results.Results, patterns: Sequence[str] = ()) -> str:
     if any("cores_had" in row for row in rows):
         columns.insert(4, ("cores had", _cores_had))
     columns += [(PEERS[name].title, partial(_ratio, peer=name)) for name in peers]
-    lines = [" | ".join(title for title, _ in columns), "|".join("---" for _ in columns)]
-    lines += [" | ".join(cell(row) for _, cell in columns) for row in rows]
-    text = "\n".join(f"| {line} |" if "---" not in line else f"|{line}|" for line in lines)
-    return f"{text}\n\n{_notes(found, rows)}"
+    lines = ([cell(row) for _, cell in columns] for row in rows)
+    return f"{markdown([title for title, _ in columns], lines)}\n\n{_notes(found, rows)}"
+
+
+def markdown(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table of cells."""
+    text = [f"| {' | '.join(cells)} |" for cells in (titles, *lines)]
+    return "\n".join([text[0], "|---" * len(titles) + "|", *text[1:]])
 
 
 def _fitting(found: results.Results, patterns: Sequence[str]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from .explain import ARITHMETIC, LATENCY, STEP, WANTED, group
 from .grid import INFERENCE, TRAINING
 from .peers import OURS, PEERS
-from .report import NAMES, fastest
+from .report import NAMES, fastest, markdown
 from .results import Results
 
 __all__ = ["AIMS", "CPU_ALLOWED", "summary"]
@@ -83,11 +83,6 @@ def _of(rows: Iterable[_Row], passed: str) -> list[_Row]:
     return [row for row in rows if row.row["passed"] == passed and row.ratios]
 
 
-def _table(titles: list[str], lines: Iterable[list[str]]) -> str:
-    shown = [titles, ["---"] * len(titles), *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in shown)
-
-
 def _means(rows: list[_Row], passes: list[str]) -> str:
     """Ratios to the fastest peer and to PyTorch, and what share of the limit the aims would take.
 
@@ -120,7 +115,7 @@ def _means(rows: list[_Row], passes: list[str]) -> str:
         *("PyTorch over ours", "that takes, of the limit"),
         *("ahead by the median", "ahead with 95 %"),
     ]
-    return _table(titles, lines)
+    return markdown(titles, lines)
 
 
 def _best(row: _Row) -> float:
@@ -147,7 +142,7 @@ def _fractions(rows: list[_Row], passes: list[str]) -> str:
         if cells[2:] != ["-"] * len(threads):
             lines.append(cells)
     titles = [f"{n} thread{'s' if n > 1 else ''}" for n in threads]
-    return _table(["of the limit, median", "wanted", *titles], lines)
+    return markdown(["of the limit, median", "wanted", *titles], lines)
 
 
 def _not_led(rows: list[_Row], passed: str) -> str:

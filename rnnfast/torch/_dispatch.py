@@ -178,7 +178,7 @@ def in_graph(x: Any, hx: Any, S: int, weights: Any) -> tuple[tuple[Any, ...], st
         return (), reason
     # Asked here too, for Dynamo to guard it: it may change for the same graph.
     if forward_ad._current_level >= 0:
-        return (), "forward-mode differentiation"
+        return (), TRANSFORMS[1]
     if torch.is_autocast_enabled("cpu"):
         return (), "autocast"
     states = () if hx is None else (hx,) if S == 1 else hx
