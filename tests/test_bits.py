@@ -113,6 +113,19 @@ def test_batch(dtype, cell, threads):
                 )
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_tape_past_the_caches(cell, threads):
+    """A tape of 3 MiB, which is written past the caches, holds what a small one does."""
+    problem = make(cell, 24, 140, 6, 250).astype(np.float32)
+    whole = run(problem, threads=threads)
+    rows = slice(60, 70)
+    part = run(rows_of(problem, rows), threads=threads)
+    for name in (n for n in (*PER_ROW, "c_n", "dc0") if whole.get(n) is not None):
+        of_whole = whole[name][:, rows] if name in ("y", "dx") else whole[name][rows]
+        assert same(part[name], np.ascontiguousarray(of_whole)), name
+
+
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_chunks(cell):
     """A sequence in pieces with carried state equals the whole: y, states, dx, dh0, dc0 to the bit.
