@@ -6,6 +6,27 @@
 namespace rnnfast {
 namespace {
 
+// One packed row's first slots, each H elements of the caller's behind the other. The width of a vector is known to the
+// compiler, which so copies it with a few moves and not by a call.
+template <class Real, int bytes>
+void unpack_row(const Real* from, int kept_slots, int slots, Index H, Real* out) {
+  constexpr Index lanes = bytes / Index(sizeof(Real));
+  const Index whole = H / lanes * lanes, rest = H - whole;
+  for (int k = 0; k < slots; ++k, from += lanes, out += H) {
+    const Real* vector = from;
+    for (Index unit = 0; unit < whole; unit += lanes, vector += lanes * kept_slots)
+      std::memcpy(out + unit, vector, bytes);
+    if (rest) std::memcpy(out + whole, vector, size_t(rest) * sizeof(Real));
+  }
+}
+
+template <class Real>
+auto unpack_row_of(size_t vector_bytes) {
+  return vector_bytes == 64   ? unpack_row<Real, 64>
+         : vector_bytes == 32 ? unpack_row<Real, 32>
+                              : unpack_row<Real, 16>;
+}
+
 // Slots of packed rows, as the caller's (D, T, B, slots, H), flat (D, N, slots, H); zero at unused places.
 template <class Real>
 py::array_t<Real> unpack(const PyTape& tape, bool gates) {
@@ -15,10 +36,11 @@ py::array_t<Real> unpack(const PyTape& tape, bool gates) {
   const int slots = gates ? info.G : 1, kept_slots = gates ? info.K : 1;
   const Index lanes = kernels<Real>().lanes, units = padded_units(d.H, int(lanes));
   const Index rows = o.flat ? o.start.back() : d.T * d.B, n = slots * d.H;
-  auto array = gates && o.flat ? empty<Real>({tape.D, rows, slots, d.H})
-               : gates         ? empty<Real>({tape.D, d.T, d.B, slots, d.H})
-               : o.flat        ? empty<Real>({tape.D, rows, d.H})
-                               : empty<Real>({tape.D, d.T, d.B, d.H});
+  const auto copy = unpack_row_of<Real>(size_t(lanes) * sizeof(Real));
+  auto array = gates && o.flat ? lasting<Real>({tape.D, rows, slots, d.H})
+               : gates         ? lasting<Real>({tape.D, d.T, d.B, slots, d.H})
+               : o.flat        ? lasting<Real>({tape.D, rows, d.H})
+                               : lasting<Real>({tape.D, d.T, d.B, d.H});
   if (o.scheduled) std::memset(array.mutable_data(), 0, size_t(tape.D * rows * n) * sizeof(Real));
   for (int dir = 0; dir < tape.D; ++dir) {
     const auto& kept = tape.directions[size_t(dir)];
@@ -31,14 +53,8 @@ py::array_t<Real> unpack(const PyTape& tape, bool gates) {
       const Index begin = s.first ? s.first[t] : t * d.B,
                   end = s.first ? s.first[t + 1] : begin + d.B;
       for (Index p = begin; p < end; ++p) {
-        const Real* from = base + p * units * kept_slots;
-        Real* out = to.row(t, s.first ? s.row[p] : p - begin);
-        for (Index unit = 0; unit < d.H; unit += lanes) {
-          const Index valid = unit + lanes <= d.H ? lanes : d.H - unit;
-          for (int k = 0; k < slots; ++k)
-            std::memcpy(out + k * d.H + unit, from + unit * kept_slots + k * lanes,
-                        size_t(valid) * sizeof(Real));
-        }
+        copy(base + p * units * kept_slots, kept_slots, slots, d.H,
+             to.row(t, s.first ? s.row[p] : p - begin));
       }
     }
     if (!gates && o.hold && o.scheduled) {
@@ -75,7 +91,7 @@ py::tuple states_impl(const PyTape& tape) {
   view_of(tape.y, v);
   steps(v, o, d, tape.D * d.H, y);
   const Index rows = o.flat ? o.start.back() : d.T * d.B;
-  auto h = o.flat ? empty<Real>({tape.D, rows, d.H}) : empty<Real>({tape.D, d.T, d.B, d.H});
+  auto h = o.flat ? lasting<Real>({tape.D, rows, d.H}) : lasting<Real>({tape.D, d.T, d.B, d.H});
   Real* to = h.mutable_data();
   for (int dir = 0; dir < tape.D; ++dir)
     for (Index i = 0; i < rows; ++i, to += d.H) {

@@ -144,7 +144,8 @@ def _run(
 def _all_states(call: Call, tapes: list[Any]) -> tuple[Tensor, ...]:
     """States and gates of every step, (D*L, T, B, ...), or (D*L, B, T, ...) with batch_first."""
     columns = zip(*((*tape.states(), tape.gates()) for tape in tapes), strict=True)
-    joined = (torch.from_numpy(np.concatenate(parts)) for parts in columns)
+    one = call.L == 1  # whose arrays are new ones as they are
+    joined = (torch.from_numpy(parts[0] if one else np.concatenate(parts)) for parts in columns)
     if not call.batch_first:
         return tuple(joined)
     # Not as views, which could not be changed in place when they come out of a Function.
