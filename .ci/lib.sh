@@ -28,15 +28,20 @@ joined() {
   return $status
 }
 
+# debian PACKAGE...: install Debian packages.
+debian() {
+  local root=()
+  if [ "$(id -u)" -ne 0 ]; then root=(sudo); fi
+  "${root[@]}" apt-get update -qq
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
 # need COMMAND PACKAGE...: install Debian packages unless the command is there.
 need() {
   local command=$1
   shift
   if command -v "$command" >/dev/null; then return; fi
-  local root=()
-  if [ "$(id -u)" -ne 0 ]; then root=(sudo); fi
-  "${root[@]}" apt-get update -qq
-  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  debian "$@"
   command -v "$command"
 }
 
