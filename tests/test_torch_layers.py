@@ -69,7 +69,9 @@ def test_awkward_sizes(kind: str, sizes: tuple[int, ...]) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        pairs.in_both(kind, (I, H), [(T, B, I)], lambda m, x: m(x))
+        # The yardstick compares maxima, which say nothing over the few numbers of a small layer.
+        draws = max(1, min(24, 64 // H))
+        pairs.in_both(kind, (I, H), [(T, B, I)], lambda m, x: m(x), draws=draws)
     finally:
         torch.set_num_threads(before)
 

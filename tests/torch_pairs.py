@@ -106,27 +106,37 @@ def runs_again(module: Any, inputs: list[Any], call: Any, first: dict[str, Any])
 
 
 def in_both(
-    kind: str, sizes: tuple[int, int], shapes: list[Any], call: Any, *args: Any, **options: Any
+    kind: str,
+    sizes: tuple[int, int],
+    shapes: list[Any],
+    call: Any,
+    *args: Any,
+    draws: int = 1,
+    **options: Any,
 ) -> None:
     """Compare a module of `sizes` (I, H) with PyTorch's, on inputs drawn in these shapes.
 
-    Runs in float64 are compared with each other, and those in float32 by the yardstick. Further
-    arguments are those of `pair`.
+    Runs in float64 are compared with each other, and those in float32 by the yardstick, which
+    judges several `draws` as one. Further arguments are those of `pair`.
     """
     made: dict[Any, Any] = {}
+    weights = None
     for dtype in (torch.float32, torch.float64):
         mine, theirs = pair(kind, *sizes, *args, dtype=dtype, **options)
-        if made:
+        if weights is not None:
             # The float32 weights in float64.
             for module in (mine, theirs):
-                module.load_state_dict(made["weights"])
-        made["weights"] = {k: v.double() for k, v in mine.state_dict().items()}
+                module.load_state_dict(weights)
+        weights = {k: v.double() for k, v in mine.state_dict().items()}
         for name, module in (("mine", mine), ("theirs", theirs)):
-            inputs = [draw(shape, k, dtype) for k, shape in enumerate(shapes)]
-            with taken("fused", int(name == "mine")):
-                made[name, dtype] = results(module, inputs, call)
-            if name == "mine":
-                runs_again(module, inputs, call, made[name, dtype])
+            runs = []
+            for seed in range(0, 1000 * draws, 1000):
+                inputs = [draw(shape, seed + k, dtype) for k, shape in enumerate(shapes)]
+                with taken("fused", int(name == "mine")):
+                    runs.append(results(module, inputs, call))
+                if name == "mine":
+                    runs_again(module, inputs, call, runs[-1])
+            made[name, dtype] = {key: torch.stack([r[key] for r in runs], -1) for key in runs[0]}
     close(made["mine", torch.float64], made["theirs", torch.float64])
     judge(
         made["mine", torch.float32],
