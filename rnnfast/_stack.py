@@ -85,8 +85,8 @@ class LayerTape:
         except RuntimeError as error:
             text = str(error).removeprefix(f"rnnfast.{self.cell}: ")
             raise TapeError(f"{self._stack.who}.forward: {text}") from error
-        sequences = [leave(_layers_joined(parts), 1) for parts in zip(*layers, strict=True)]
-        gates = _layers_joined([tape.gates() for tape in self._kept])
+        sequences = [leave(layers_joined(parts), 1) for parts in zip(*layers, strict=True)]
+        gates = layers_joined([tape.gates() for tape in self._kept])
         return States(
             **dict(zip(self._stack.spec.states, sequences, strict=True)), gates=leave(gates, 1)
         )
@@ -95,7 +95,7 @@ class LayerTape:
         return f"<rnnfast tape of {self._stack.who} (T={self.T}, B={self.B})>"
 
 
-def _layers_joined(parts):
+def layers_joined(parts):
     """Arrays of layers, made for this call, as one; that of a single layer as it is."""
     return parts[0] if len(parts) == 1 else concatenate(parts)
 

@@ -123,9 +123,9 @@ RNNFAST_INLINE void ask(const Real* p) {
 
 // Gates for the backward pass that are this large are written past the caches: nobody reads them before the whole forward
 // pass is over, and a cache would read each line before it wrote it. Forward and backward on one thread took, of the time
-// without (AVX-512, Emerald Rapids, medians of pairs): LSTM (50, 32, 64, 128), 3.9 MiB, 0.97, (100, 32, 64, 128) 0.95, (2000, 16,
+// without (AVX-512, Emerald Rapids, medians of pairs): LSTM (50, 32, 64, 128), 3.1 MiB, 0.97, (100, 32, 64, 128) 0.95, (2000, 16,
 // 64, 128) 0.93, (128, 64, 128, 256) 0.89; GRU (100, 32, 64, 128) 0.91, (64, 64, 96, 256) 0.94; RNN (128, 64, 128, 256) 0.99; but
-// LSTM (128, 8, 64, 64), 1.3 MiB, 1.05.
+// LSTM (128, 8, 64, 64), 1 MiB, 1.05.
 constexpr Index kStreamedTape = Index(3) << 20;  // bytes
 
 // Epilogue of the recurrent product: the cell on a tile of gh. Tables have one entry per row of the step.
@@ -325,10 +325,6 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   const Walk walk = shared.walk;
   const bool with_tape = a.tape.cell != nullptr, extras = forward_extras(a.options);
   const bool drops = MaskRows::drops(a.options);
-  const bool streams =
-      kStreams && with_tape &&
-      walk.places() * unit_vectors(d.H) * RNNFAST_VECTOR_BYTES * K >= kStreamedTape &&
-      uintptr_t(a.tape.cell) % RNNFAST_VECTOR_BYTES == 0;
 
   const int U = units_per_panel<Cell>(d.H);
   RowPanels W{a.weights[Weight::W], d.H, d.I, G, U}, R{a.weights[Weight::R], d.H, d.H, G, U};
@@ -336,6 +332,8 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   const Range panels = by_units ? share(R.count(), m) : Range{0, R.count()};
   const Range rows = by_units ? Range{0, d.B} : walk.share_rows(m);
   const Index units = unit_vectors(d.H) * kLanes, row = gate_row_stride<Cell>(d.H);
+  const bool streams = with_tape && can_stream(a.tape.cell) &&
+                       walk.places() * units * K * Index(sizeof(Real)) >= kStreamedTape;
   // A member may only skip the barriers where it shares nothing that others write.
   const bool shares = m.n > 1;
 

@@ -152,6 +152,9 @@ constexpr bool kStreams = false;
 RNNFAST_INLINE void raw_stream(Real* p, Raw v) { raw_store(p, v); }
 RNNFAST_INLINE void stream_done() {}
 #endif
+RNNFAST_INLINE bool can_stream(const Real* to) {
+  return kStreams && uintptr_t(to) % RNNFAST_VECTOR_BYTES == 0;
+}
 
 // The value type that cells are compiled for. Its name is local to this unit, so every template over it is too.
 struct Vec {

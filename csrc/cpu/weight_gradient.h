@@ -115,9 +115,8 @@ RNNFAST_NOINLINE void gradient_strip(const GateBlock& gates, Index rows, const R
 constexpr Index kStreamed = Index(4) << 20;  // bytes
 RNNFAST_NOINLINE void one_row_gradient(const GateRows& g, const Real* x, Index H, int G, Range mine,
                                        Real* dW, Index N, bool first) {
-  const bool streams = kStreams && first && N % kLanes == 0 &&
-                       G * H * N * Index(sizeof(Real)) >= kStreamed &&
-                       uintptr_t(dW) % RNNFAST_VECTOR_BYTES == 0;
+  const bool streams =
+      can_stream(dW) && first && N % kLanes == 0 && G * H * N * Index(sizeof(Real)) >= kStreamed;
   for (Index item = mine.begin; item < mine.end; ++item)
     for (Index h = item / G * kLanes; h < min_of(H, (item / G + 1) * kLanes); ++h) {
       const Raw factor = raw_set(g.base[item * kLanes + h % kLanes]);

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _backend
+from .._stack import layers_joined
 from . import _composed, _cuda_scan, _dispatch, _tapes
 from ._call import Call
 from ._packed import Packing
@@ -137,15 +138,14 @@ def _run(
             read = read.copy()
         # Time is outermost in memory under `batch_first` too, as in PyTorch.
         y = torch.from_numpy(read.swapaxes(0, 1) if call.batch_first else read)
-    last = finals[0] if call.L == 1 else map(np.concatenate, zip(*finals, strict=True))
+    last = map(layers_joined, zip(*finals, strict=True))
     return (y, *map(torch.from_numpy, last)), tapes, drawn
 
 
 def _all_states(call: Call, tapes: list[Any]) -> tuple[Tensor, ...]:
     """States and gates of every step, (D*L, T, B, ...), or (D*L, B, T, ...) with batch_first."""
     columns = zip(*((*tape.states(), tape.gates()) for tape in tapes), strict=True)
-    one = call.L == 1  # whose arrays are new ones as they are
-    joined = (torch.from_numpy(parts[0] if one else np.concatenate(parts)) for parts in columns)
+    joined = (torch.from_numpy(layers_joined(parts)) for parts in columns)
     if not call.batch_first:
         return tuple(joined)
     # Not as views, which could not be changed in place when they come out of a Function.
