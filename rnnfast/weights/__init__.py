@@ -94,8 +94,8 @@ def export(
     Notes
     -----
     Exact to the bit where the system keeps two biases; one rounding, that of bW + bR, where it
-    keeps one, and none where bR is 0; one more, that of bR - 1, where it adds 1 to the forget gate
-    at run time, and none where bR is 1. A system without ``bias=False`` gets zeros.
+    keeps one, and none where bR is 0; that of bW + bR - 1 where it adds 1 to the forget gate at
+    run time, summed in a wider type. A system without ``bias=False`` gets zeros.
 
     Examples
     --------

@@ -212,8 +212,7 @@ class Conversion:
             b = bW.copy()
             for g, letter in enumerate(self.letters):
                 if g not in self.apart:
-                    added = form.dtype.type(self.added.get(letter, 0))
-                    b[:, g] = _sum(bW[:, g], bR[:, g] - added)
+                    b[:, g] = _sum(bW[:, g], bR[:, g], self.added.get(letter, 0))
             blocks |= {"b": b, "bn": bR[:, self.apart]}
         return blocks
 
@@ -389,10 +388,15 @@ def _known(who: str, system: Any) -> System:
     return SYSTEMS[system]
 
 
-def _sum(a: ndarray, b: ndarray) -> ndarray:
-    """Return a + b, and a itself where b is 0: a zero in a keeps its sign."""
+def _sum(a: ndarray, b: ndarray, less: float = 0) -> ndarray:
+    """Return a + (b - less), and a itself where that is a + 0: a zero in a keeps its sign."""
+    dtype = a.dtype
+    if less:  # three terms, which a wider type sums before they are rounded
+        wide = np.dtype(np.float64 if dtype == np.float32 else np.longdouble)
+        # As `read` puts it into bias_hh.
+        a, b = a.astype(wide), b.astype(wide) - wide.type(dtype.type(less))
     with np.errstate(over="ignore", invalid="ignore"):  # as a kernel adds them
-        return np.where(b == 0, a, a + b)
+        return np.where(b == 0, a, a + b).astype(dtype)
 
 
 def _plain(value: Any) -> Any:
