@@ -69,6 +69,38 @@ def test_many_callers_at_once():
     assert not wrong
 
 
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("options", ["none", "mask", "flat"])
+def test_states_copied_together(cell, bidirectional, options):
+    """States and gates that are large enough for several threads are the same by one."""
+    T, B, I, H = 61, 9, 3, 130  # 280 KiB of each, and neither steps nor rows are even
+    spec = rnnfast.CELLS[cell]
+    kind = getattr(rnnfast, spec.function.upper())
+    layer = kind(I, H, **spec.options, bidirectional=bidirectional, seed=0)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((T, B, I), dtype=np.float32)
+    given: dict[str, np.ndarray] = {}
+    if options == "mask":
+        given = {"mask": rng.random((T, B)) < 0.8}
+    elif options == "flat":
+        x, given = x.reshape(T * B, I), {"cu_seqlens": np.array([0, 7, 300, T * B])}
+    y, _, tape = layer.forward(x, **given)
+    before = rnnfast.get_num_threads()
+    kept = []
+    try:
+        for threads in (1, 2, 3):
+            rnnfast.set_num_threads(threads)
+            kept.append(tape.states())
+    finally:
+        rnnfast.set_num_threads(before)
+    for states in kept[1:]:
+        for one, other in zip(kept[0], states, strict=True):
+            assert one is None or one.tobytes() == other.tobytes()
+    h = np.moveaxis(y.reshape(*y.shape[:-1], -1, H), -2, 0)
+    assert np.array_equal(kept[1].h, h)
+
+
 def test_long_calls_release_the_interpreter():
     problem = make("lstm", 400, 16, 64, 200).astype(np.float32)
     ticks, done = [], threading.Event()

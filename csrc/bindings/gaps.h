@@ -15,7 +15,17 @@ void each_gap(const CallOptions& o, int dir, const Dims& d, F&& f) {
   const Schedule s = o.schedule[dir].view();
   std::vector<Source> held(size_t(d.B), Source{kInitialState, 0});
   std::vector<Index> since(size_t(d.B), 0);
+  Index full = -1;  // the last step, if all rows used it: what they hold is not written down then
   for (Index t = 0; t < d.T; ++t) {
+    if (s.first[t + 1] - s.first[t] == d.B) {
+      full = t;
+      continue;
+    }
+    if (full >= 0) {
+      std::fill(held.begin(), held.end(), Source{full, 0});  // the row finds its place
+      std::fill(since.begin(), since.end(), full);
+      full = -1;
+    }
     if (s.resets)
       for (Index k = s.resets[t]; k < s.resets[t + 1]; ++k) {
         held[size_t(s.reset_row[k])] = Source{kReplacedState, k};

@@ -27,6 +27,14 @@ auto unpack_row_of(size_t vector_bytes) {
                               : unpack_row<Real, 16>;
 }
 
+// f(begin, end) for parts of n pieces of a copy, by as many threads as pay.
+template <class F>
+void copy_together(Index n, Index bytes, const F& f) {
+  run_copy({n, bytes, &f, [](const void* self, Index begin, Index end) {
+              (*static_cast<const F*>(self))(begin, end);
+            }});
+}
+
 // Slots of packed rows, as the caller's (D, T, B, slots, H), flat (D, N, slots, H); zero at unused places.
 template <class Real>
 py::array_t<Real> unpack(const PyTape& tape, bool gates) {
@@ -49,14 +57,15 @@ py::array_t<Real> unpack(const PyTape& tape, bool gates) {
     const Sequence<Real> to = direction(dense_steps(o, d, n, array.mutable_data() + dir * rows * n),
                                         d.T, 0, o.reversed(dir));
     const Schedule s = o.scheduled ? o.schedule[dir].view() : Schedule{};
-    for (Index t = 0; t < d.T; ++t) {
-      const Index begin = s.first ? s.first[t] : t * d.B,
-                  end = s.first ? s.first[t + 1] : begin + d.B;
-      for (Index p = begin; p < end; ++p) {
-        copy(base + p * units * kept_slots, kept_slots, slots, d.H,
-             to.row(t, s.first ? s.row[p] : p - begin));
+    copy_together(d.T, rows * n * Index(sizeof(Real)), [&](Index first, Index last) {
+      for (Index t = first; t < last; ++t) {
+        const Index begin = s.first ? s.first[t] : t * d.B,
+                    end = s.first ? s.first[t + 1] : begin + d.B;
+        for (Index p = begin; p < end; ++p)
+          copy(base + p * units * kept_slots, kept_slots, slots, d.H,
+               to.row(t, s.first ? s.row[p] : p - begin));
       }
-    }
+    });
     if (!gates && o.hold && o.scheduled) {
       // Unused places hold the state before: initial states and replacements have copies on the tape, padded.
       std::vector<Real> initial(size_t(d.B * d.H)), replaced(size_t(s.replacements * d.H));
@@ -93,11 +102,13 @@ py::tuple states_impl(const PyTape& tape) {
   const Index rows = o.flat ? o.start.back() : d.T * d.B;
   auto h = o.flat ? lasting<Real>({tape.D, rows, d.H}) : lasting<Real>({tape.D, d.T, d.B, d.H});
   Real* to = h.mutable_data();
-  for (int dir = 0; dir < tape.D; ++dir)
-    for (Index i = 0; i < rows; ++i, to += d.H) {
-      const Real* from = o.flat ? y.base + i * y.batch : y.row(i / d.B, i % d.B);
-      std::memcpy(to, from + dir * d.H, size_t(d.H) * sizeof(Real));
-    }
+  for (int dir = 0; dir < tape.D; ++dir, to += rows * d.H)
+    copy_together(rows, rows * d.H * Index(sizeof(Real)), [&](Index first, Index last) {
+      for (Index i = first; i < last; ++i) {
+        const Real* from = o.flat ? y.base + i * y.batch : y.row(i / d.B, i % d.B);
+        std::memcpy(to + i * d.H, from + dir * d.H, size_t(d.H) * sizeof(Real));
+      }
+    });
   out[0] = std::move(h);
   if (info.S > 1) out[1] = unpack<Real>(tape, false);
   return out;
