@@ -235,7 +235,7 @@ def _converted(a: np.ndarray, b: Choices) -> np.ndarray:
     with np.errstate(all="ignore"):
         try:
             return a.astype(b.one_of(_DTYPES))
-        except (ValueError, TypeError):  # of strings, and such
+        except (ValueError, TypeError, RuntimeError):  # of strings, and dates that do not fit one
             return a
 
 
