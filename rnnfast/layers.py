@@ -521,6 +521,11 @@ class PreparedLayer:
         if not options:
             y, state, _ = self._stack.forward(self._rows, self._initial, x, state)
         else:
+            if "return_states" in options:
+                raise TypeError(
+                    f"{self._stack.who}: return_states is given to a prepared layer, which keeps "
+                    "nothing of a call; expected a call of the layer itself."
+                )
             _call.check_names(self._stack.who, options, LayerCallOptions)
             y, state, _ = self._stack.forward_with(options, self._rows, self._initial, x, state)
         return y, state

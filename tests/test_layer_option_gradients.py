@@ -121,7 +121,7 @@ def test_gradients_are_central_differences(cell: str, form: str, reset_to: str) 
     assert_slopes(layer, arrays, given)
 
 
-@pytest.mark.parametrize("cell", ["rnn_tanh", "lstm"])
+@cells
 @pytest.mark.parametrize(
     ("options", "given"),
     [

@@ -81,6 +81,9 @@ def test_a_prepared_layer_has_options_of_its_own(device: str) -> None:
     layer.zoneout, layer.cell_clip = 0.0, None
     assert not np.array_equal(layer(x, **given)[0], expected[0])
     equal(prepared(x, **given), expected)
+    text = "rnnfast.LSTM: return_states is given to a prepared layer, which keeps nothing of a call"
+    with pytest.raises(TypeError, match=text):
+        prepared(x, return_states=True)
 
 
 def test_setting_an_option_takes_the_quick_road_away_and_gives_it_back(device: str) -> None:

@@ -241,6 +241,47 @@ def test_gradients_and_second_ones_of_options(kind: str) -> None:
 
 
 @kinds
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        ({}, {"mask": torch.tensor([[True, True], [False, True], [True, False]])}),
+        ({"weight_drop": 0.3}, {"seed": 5}),
+        ({"recurrent_dropout": 0.3, "recurrent_dropout_mode": "step"}, {"seed": 5}),
+        ({"cell_clip": 0.1}, {}),
+        ({"initial_state": "learned"}, {}),
+    ],
+    ids=["mask", "weight drop", "dropout per step", "cell clip", "learned state"],
+)
+def test_second_gradients_of_each_option(kind: str, settings: Any, given: Any) -> None:
+    """The first ones come from the kernels, those of them from the composed path.
+
+    With a learned state PyTorch's own layer, which takes it as any state, has them.
+    """
+    way, other = "composed", "stock"
+    if "initial_state" in settings:
+        way, other = other, way
+    if "cell_clip" in settings and kind != "lstm":
+        pytest.skip("only the LSTM has a cell state")
+    module = layer(kind, **settings)
+    names = [name for name, _ in module.named_parameters()]
+
+    def f(x: Any, *weights: Any) -> Any:
+        found = dict(zip(names, weights, strict=True))
+        return tuple(pairs.tensors_in(torch.func.functional_call(module, found, (x,), given)))
+
+    inputs = [pairs.draw((3, 2, I), 9)]
+    inputs += [p.detach().clone().requires_grad_() for p in module.parameters()]
+    before = ours.dispatch_counts()
+    assert torch.autograd.gradcheck(f, inputs, fast_mode=True)
+    middle = ours.dispatch_counts()
+    assert middle["fused"] > before["fused"]
+    assert middle[way] == before[way]
+    assert torch.autograd.gradgradcheck(f, inputs, fast_mode=True)
+    assert ours.dispatch_counts()[way] > middle[way]
+    assert ours.dispatch_counts()[other] == before[other]
+
+
+@kinds
 def test_functorch_and_meta_tensors_are_composed(kind: str) -> None:
     module = layer(kind)
     x, lengths = pairs.draw((T, B, I), 0), torch.tensor([4, 1, 0])
