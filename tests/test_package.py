@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import require
 
 import rnnfast
 
@@ -33,6 +34,19 @@ def test_import_needs_numpy_alone() -> None:
     )
     loaded = set(fresh(code).split())
     assert loaded - sys.stdlib_module_names - {"numpy"} == {"rnnfast"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_the_compiled_module_is_linked_to_no_framework() -> None:
+    """PyTorch's tensors come as pointers: no version of its libraries is asked for."""
+    require("core")
+    code = (
+        "import rnnfast._core; "
+        "print(*{line.split('/')[-1] for line in open('/proc/self/maps') if '.so' in line})"
+    )
+    loaded = fresh(code)
+    assert "_core" in loaded
+    assert not re.search("torch|c10|tensorflow|jax|mkl", loaded)
 
 
 def test_import_is_quick() -> None:
