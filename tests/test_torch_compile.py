@@ -163,8 +163,11 @@ def test_a_cell_in_a_compiled_graph_is_pytorch_s(kind: str, batched: bool) -> No
     pairs.close(dict(zip(expected, result.values(), strict=True)), expected)
 
 
-def test_a_compiled_model_of_several_layers() -> None:
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_a_compiled_model_of_several_layers(accelerated: bool) -> None:
     mine, theirs, x = models()
+    if accelerated:
+        mine = ours.accelerate(copy.deepcopy(theirs))
     compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
     with pairs.taken("fused", 2, stock=1):
         y = compiled(x)
