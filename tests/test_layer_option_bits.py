@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layer_problems import B, H, I, T, build, cells, draw, draw_states, parts, whole
+from layer_problems import B, H, I, T, build, cells, compiled, draw, draw_states, parts, whole
 
 import rnnfast
-from rnnfast import _backend
 
-compiled = pytest.mark.skipif(not _backend.compiled, reason="the compiled module is judged")
 both_directions = pytest.mark.parametrize("D", [1, 2])
 
 

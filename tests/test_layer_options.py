@@ -14,6 +14,7 @@ from layer_problems import (
     T,
     build,
     cells,
+    compiled,
     draw,
     draw_dstates,
     draw_states,
@@ -29,9 +30,7 @@ from layer_problems import (
 from yardstick import check
 
 import rnnfast
-from rnnfast import States, _backend, _random
-
-compiled = pytest.mark.skipif(not _backend.compiled, reason="the compiled module is judged")
+from rnnfast import States, _random
 
 # A layer is its functions ------------------------------------------------------------------------
 
