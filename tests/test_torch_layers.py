@@ -3,6 +3,7 @@ constructor arguments and inputs, on the kernels."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
 from typing import Any
@@ -370,6 +371,27 @@ def test_what_goes_to_stock_is_counted_with_its_reason(what: str, reason: str) -
     assert y.shape == expected.shape
     if what != "meta":
         assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize("kind", list(pairs.KINDS))
+@pytest.mark.parametrize("suffix", ["", "Cell"])
+@pytest.mark.parametrize("batched", [True, False])
+def test_autocast_leaves_float64_alone(kind: str, suffix: str, batched: bool) -> None:
+    mine, theirs = pairs.pair(kind, I, H, suffix=suffix, dtype=torch.float64)
+    x = pairs.draw((*(() if suffix else (6,)), *((3,) if batched else ()), I), 0)
+
+    def call(m: Any, x: Any) -> Any:
+        with torch.autocast("cpu"):
+            return m(x)
+
+    with pairs.taken("fused"):
+        found = pairs.results(mine, [x], call)
+    pairs.close(found, pairs.results(theirs, [x], call))
+    pairs.runs_again(mine, [x], call, found)
+    # Not all CPUs are enough for PyTorch's own layer in the lower precision.
+    single, _ = pairs.pair(kind, I, H, suffix=suffix)
+    with torch.autocast("cpu"), pairs.taken("stock"), contextlib.suppress(RuntimeError):
+        single(x)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")

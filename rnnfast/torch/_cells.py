@@ -66,7 +66,7 @@ class Cell(nn.modules.rnn.RNNCellBase):
 
     def _fitting(self, x: Any, hx: Any) -> Weights | DeviceWeights | str:
         """Return the weights where the kernels take a call, or why it goes to PyTorch."""
-        reason = _dispatch.obstacle(_cuda_device.kind_of(x))
+        reason = _dispatch.obstacle(getattr(x, "dtype", None), _cuda_device.kind_of(x))
         if reason is not None:
             return reason
         if not isinstance(x, Tensor) or self._name not in CELLS:

@@ -138,8 +138,11 @@ _is_batched = torch._C._functorch.is_batchedtensor
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
-def obstacle(kind: str = "cpu") -> str | None:
-    """Say what of PyTorch's state keeps any call on a kind of device from the kernels, or None."""
+def obstacle(dtype: torch.dtype | None, kind: str = "cpu") -> str | None:
+    """Say what of PyTorch's state keeps a call from the kernels, whatever its tensors, or None.
+
+    But for two things: the kind of device, and the dtype of x, for autocast leaves float64 alone.
+    """
     # Each of these asks for operators that PyTorch knows, one by one.
     if _tracing() is not None:
         return "tracing"
@@ -147,7 +150,7 @@ def obstacle(kind: str = "cpu") -> str | None:
         return _transform()
     if _modes() > 0:
         return "a dispatch mode"
-    if _autocast() and torch.is_autocast_enabled(kind):
+    if dtype is not torch.float64 and _autocast() and torch.is_autocast_enabled(kind):
         return "autocast"
     if kind == "cpu" and "auto" not in _backend.compiled:
         return _absent()
@@ -179,8 +182,6 @@ def in_graph(x: Any, hx: Any, S: int, weights: Any) -> tuple[tuple[Any, ...], st
     # Asked here too, for Dynamo to guard it: it may change for the same graph.
     if forward_ad._current_level >= 0:
         return (), TRANSFORMS[1]
-    if torch.is_autocast_enabled("cpu"):
-        return (), "autocast"
     states = () if hx is None else (hx,) if S == 1 else hx
     if not isinstance(states, (tuple, list)) or len(states) != (0 if hx is None else S):
         return (), REFUSED
@@ -188,6 +189,8 @@ def in_graph(x: Any, hx: Any, S: int, weights: Any) -> tuple[tuple[Any, ...], st
         return (), REFUSED
     if x.device.type != "cpu":
         return (), f"device {x.device} in a compiled graph"
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
+        return (), "autocast"
     if x.dtype not in _FLOATS:
         return (), f"{x.dtype}"
     for t in (*states, *weights):

@@ -188,7 +188,7 @@ class Recurrent(nn.RNNBase):
 
     def _fitting(self, input: Any, x: Any, hx: Any, packed: bool) -> Weights | DeviceWeights | str:
         """Return the weights where the kernels take a call, or why it goes to PyTorch."""
-        reason = _dispatch.obstacle(_cuda_device.kind_of(x))
+        reason = _dispatch.obstacle(getattr(x, "dtype", None), _cuda_device.kind_of(x))
         if reason is not None:
             return reason
         if self.proj_size > 0:
@@ -304,25 +304,29 @@ class Recurrent(nn.RNNBase):
     def _forward_compiled(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
         """Lay a call into the graph of a compiler: as our operator, or as PyTorch's layer."""
         own = bool(options) or self._wants_own()
-        if isinstance(input, PackedSequence) and not own and not torch.compiler.is_exporting():
+        if isinstance(input, PackedSequence) and not torch.compiler.is_exporting():
             # PyTorch's layer cannot be traced with one, for its number of rows is a value of a
             # tensor. So the graph breaks, and the call is an eager one.
             return torch.compiler.disable(_quick.run)(self, input, hx, options)
         weights, single = self._weights(), self.mode != "LSTM"
+        if own and isinstance(input, Tensor) and torch.is_autocast_enabled(input.device.type):
+            # As in an eager call: the operator knows nothing of autocast, and nor do its states.
+            with torch.autocast(input.device.type, enabled=False):
+                return self._forward_compiled(input.to(weights[0].dtype), hx, options)
         entries, reason = _dispatch.in_graph(input, hx, 1 if single else 2, weights)
         if self.proj_size > 0:
             reason = "proj_size"
         elif reason is None and (
-            input.dim() not in ((3,) if own else (2, 3))
+            input.dim() not in (2, 3)
             or input.shape[1 if self.batch_first and input.dim() == 3 else 0] == 0
             or any(s.dim() != input.dim() for s in entries)
         ):
             reason = _dispatch.REFUSED
         if reason is not None and own:
             raise ArgumentError(
-                f"{self._who}: options of its own are compiled for padded batches of float32 or "
-                "float64 on the CPU, and not under autocast or for export; call the layer outside "
-                "of torch.compile (torch.compiler.disable)."
+                f"{self._who}: options of its own are compiled for padded input of float32 or "
+                "float64 on the CPU, and not for export; call the layer outside of torch.compile "
+                "(torch.compiler.disable)."
             )
         if reason is not None:
             _dispatch.count_traced(reason)
@@ -340,7 +344,7 @@ class Recurrent(nn.RNNBase):
         arrays: list[Tensor] = []
         settings = ""
         if own:  # first, for it may draw a seed, as an eager call does before it draws masks
-            states, resets, arrays, settings = self._compiled_options(x, states, options)
+            states, resets, arrays, settings = self._compiled_options(x, states, options, unbatched)
         masks: list[Tensor] = []
         if self.training and self.dropout > 0:
             T, B = (x.shape[1], x.shape[0]) if self.batch_first else (x.shape[0], x.shape[1])
@@ -356,19 +360,25 @@ class Recurrent(nn.RNNBase):
         last, everything = last[:S], last[S:]
         if unbatched:
             y, last = y.squeeze(row), [s.squeeze(1) for s in last]
+            everything = [a.squeeze(row + 1) for a in everything]
         final = last[0] if single else tuple(last)
         if not everything:
             return y, final
         return y, final, States(everything[0], None if single else everything[1], everything[-1])
 
     def _compiled_options(
-        self, x: Tensor, states: list[Tensor], options: dict[str, Any]
+        self, x: Tensor, states: list[Tensor], options: dict[str, Any], unbatched: bool
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], str]:
         """Return initial states, replacements, arrays and settings as the operator takes them."""
         _options.refuse_unknown(self._who, options)
         given: dict[str, Any] = {name: getattr(self, name) for name in _options.CELL}
         given.update((k, v) for k, v in options.items() if v is not None)
-        resets = self._compiled_resets(given)
+        if unbatched and "lengths" in given:
+            raise ArgumentError(
+                f"{self._who}: lengths is given, but input is a single unbatched row; expected no "
+                "lengths. Use input[:length]."
+            )
+        resets = self._compiled_resets(given, unbatched)
         reset_to = given.get("reset_to", "zero")
         learned = self._learned(x, None, True, not states, reset_to)
         if learned is not None:
@@ -394,7 +404,9 @@ class Recurrent(nn.RNNBase):
                 if name == "seed" and value >= 2**63:
                     value -= 2**64  # the same 64 bits
                 value = torch.as_tensor(value)
-            if self.batch_first and name in ("mask", "reset"):
+            if name in ("mask", "reset") and unbatched:
+                value = value.unsqueeze(1)
+            elif name in ("mask", "reset") and self.batch_first:
                 value = value.transpose(0, 1)
             # A copy: the caller may change it before backward.
             arrays.append(value.clone())
@@ -403,7 +415,7 @@ class Recurrent(nn.RNNBase):
         settings = "{" + ", ".join(f"{k!r}: {v!r}" for k, v in given.items()) + "}"
         return states, resets, arrays, settings
 
-    def _compiled_resets(self, given: dict[str, Any]) -> list[Tensor]:
+    def _compiled_resets(self, given: dict[str, Any], unbatched: bool) -> list[Tensor]:
         """Take `reset_state` out of the options: S replacements (D*L, T or 1, B, H), or none."""
         state = given.pop("reset_state", None)
         entries = list(state) if isinstance(state, (tuple, list)) else [state]
@@ -412,7 +424,9 @@ class Recurrent(nn.RNNBase):
             return []
         # What is left out is zero; all have as many steps.
         entries = [torch.zeros_like(some[0]) if t is None else t for t in entries]
-        if self.batch_first:
+        if unbatched:
+            entries = [t.unsqueeze(2) for t in entries]
+        elif self.batch_first:
             entries = [t.transpose(1, 2) for t in entries]
         steps = max(t.shape[1] for t in entries)
         return [t.expand(-1, steps, -1, -1) for t in entries]
@@ -474,7 +488,7 @@ class Recurrent(nn.RNNBase):
             tensors += entry if isinstance(entry, (tuple, list)) else (entry,)
         if self.initial_state == "learned":
             tensors += (getattr(self, f"{letter}_0") for letter in self._spec.states)
-        reason = _dispatch.obstacle(_cuda_device.kind_of(x)) or _dispatch.unfit(tensors, x)
+        reason = _dispatch.obstacle(x.dtype, _cuda_device.kind_of(x)) or _dispatch.unfit(tensors, x)
         weights = reason or self._found()
         if not isinstance(weights, str):
             weights = _weights.apart(weights, x) or weights

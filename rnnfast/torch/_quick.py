@@ -32,7 +32,7 @@ def run(module: Any, x: Any, hx: Any, options: dict[str, Any]) -> Any:
         or options
         or module._wants_own()
         or (module.dropout and module.training)
-        or _dispatch.obstacle() is not None
+        or _dispatch.obstacle(noted[1].dtype) is not None
     ):
         return module._forward_eager(x, hx, options)
     kept = noted[1]
