@@ -3,15 +3,16 @@
 
     python benchmarks/torch_module.py [--rows PATTERN]... [--out benchmarks/results/NAME.jsonl]
 
-Rows: `module`, each shape of the grid, forward plus backward and inference, on one and two threads;
+Rows: `module`, each shape of the grid, forward plus backward and inference, on one and two threads,
+three of them in float64 too;
 `step`, a call of one step beside `Stream.step`; `packed`, rows of unequal lengths; `update`, a
 recurrent policy's update with resets inside the sequence, against the loop over steps that
 reinforcement learning libraries write; `model`, two models trained on the text of our own pages,
 with `accelerate` and without.
-All pairs compute the same thing, which is checked first, and are timed in turns, the order swapped
-each round. Ratios are medians pair by pair, with the lower end of a 95 % interval. Calls of
-more than half a second are timed three times only. One JSON line per row; the first names machine,
-versions and commit.
+All pairs compute the same thing, and ours on our kernels, which is checked first, and are timed in
+turns, the order swapped each round. Ratios are medians pair by pair, with the lower end of a 95 %
+interval. Calls of more than half a second are timed three times only. One JSON line per row; the
+first names machine, versions and commit.
 """
 
 from __future__ import annotations
@@ -36,17 +37,11 @@ from turns import Lines, header, in_turns, ratio_of
 
 import rnnfast
 import rnnfast.torch
+from rnnfast.bench import grid
 
 KINDS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}
-# T, B, I, H, layers
-GRID = [
-    *((1, 1, 64, 64, 1), (1, 1, 256, 256, 1), (1, 1, 1024, 1024, 1)),
-    *((100, 1, 64, 64, 1), (100, 1, 256, 256, 1), (100, 1, 512, 512, 1)),
-    *((10, 32, 1, 64, 1), (50, 32, 64, 128, 1), (128, 64, 128, 256, 1), (128, 64, 512, 512, 1)),
-    *((64, 128, 1024, 1024, 1), (2000, 1, 32, 64, 1), (2000, 16, 64, 128, 1)),
-    *((512, 8, 32, 32, 1), (128, 8, 64, 64, 1), (64, 64, 96, 256, 2)),
-]
-TINY = [(1, 1, 64, 64, 1), (128, 8, 64, 64, 1), (10, 4, 8, 16, 2)]
+# T, B, I, H and, where there is more than one, layers
+TINY = [(1, 1, 64, 64), (128, 8, 64, 64), (10, 4, 8, 16, 2)]
 LONG_CALL = 0.5
 STEP_ALLOWED_US = 9.0
 MODEL_STEPS = 100
@@ -83,6 +78,17 @@ def compared(times: np.ndarray, ours: int = 0, theirs: int = 1) -> dict:
     }
 
 
+def fused(call: Callable[[], object]) -> object:
+    """Run our side of a pair once; all of it must have been on our kernels."""
+    before = rnnfast.torch.dispatch_counts()
+    result = call()
+    after = rnnfast.torch.dispatch_counts()
+    ran = {way: after[way] - before[way] for way in after}
+    if not ran["fused"] or ran["composed"] or ran["stock"]:
+        raise RuntimeError(f"not all was fused: {ran}, {rnnfast.torch.last_reason()}")
+    return result
+
+
 def largest_difference(found: list[list[Tensor]]) -> float:
     """Largest difference of two lists of tensors, by the largest number of each tensor.
 
@@ -109,11 +115,15 @@ def backward_of(layer: nn.Module, run: Callable[[nn.Module], Tensor], dy: Tensor
     return both
 
 
-def module_rows(cell: str, shape: tuple[int, ...], threads: int, seconds: float) -> list[dict]:
+def module_rows(
+    cell: str, shape: tuple[int, ...], threads: int, seconds: float, dtype: str = "float32"
+) -> list[dict]:
     """Time the whole call of a layer, in training and in inference."""
-    T, B, I, H, L = shape
-    layers = pair(cell, I, H, L)
-    x, dy = torch.randn(T, B, I, requires_grad=True), torch.randn(T, B, H)
+    T, B, I, H, L = shape = (*shape, 1)[:5]
+    kind = getattr(torch, dtype)
+    layers = pair(cell, I, H, L, dtype=kind)
+    x = torch.randn(T, B, I, dtype=kind, requires_grad=True)
+    dy = torch.randn(T, B, H, dtype=kind)
     training = [backward_of(layer, lambda m: m(x)[0], dy) for layer in layers]
 
     def inference(layer: nn.Module) -> Callable:
@@ -123,13 +133,12 @@ def module_rows(cell: str, shape: tuple[int, ...], threads: int, seconds: float)
 
         return run
 
-    off = largest_difference([run() for run in training])
-    fixed = {"row": "module", "cell": cell, "shape": shape, "threads": threads}
+    inferring = [inference(layer) for layer in layers]
+    fused(inferring[0])
+    off = largest_difference([fused(training[0]), training[1]()])
+    fixed = {"row": "module", "cell": cell, "shape": shape, "threads": threads, "dtype": dtype}
     rows = []
-    for what, calls in (
-        ("forward+backward", training),
-        ("inference", [inference(layer) for layer in layers]),
-    ):
+    for what, calls in (("forward+backward", training), ("inference", inferring)):
         row = fixed | {"pass": what} | compared(times_of(calls, seconds))
         rows.append(row | {"largest_difference": off})
     return rows
@@ -154,6 +163,8 @@ def step_row(cell: str, seconds: float) -> dict:
         return run
 
     calls = [lambda: ours(x), lambda: theirs(x), lambda: stream.step(row, out)]
+    with torch.inference_mode():
+        fused(calls[0])
     times = in_turns([many(call) for call in calls], seconds) / 100
     over = np.median(times[:, 0] - times[:, 2]) * 1e6
     return {
@@ -175,7 +186,7 @@ def packed_row(cell: str, shape: tuple[int, ...], threads: int, seconds: float) 
     x = pack_padded_sequence(torch.randn(T, B, I), lengths, enforce_sorted=False)
     dy = torch.randn(len(x.data), H)
     calls = [backward_of(layer, lambda m: m(x)[0].data, dy) for layer in layers]
-    off = largest_difference([call() for call in calls])
+    off = largest_difference([fused(calls[0]), calls[1]()])
     row = {"row": "packed", "cell": cell, "shape": shape, "threads": threads}
     row |= compared(times_of(calls, seconds))
     return row | {"used": round(int(lengths.sum()) / (T * B), 2), "largest_difference": off}
@@ -213,7 +224,7 @@ def update_row(cell: str, threads: int, seconds: float, T: int = 128, B: int = 8
         update(stock, lambda agent: agent.step_by_step),
         update(accelerated, lambda agent: agent.step_by_step),
     ]
-    results = [call() for call in calls]
+    results = [fused(calls[0]), calls[1](), fused(calls[2])]
     off = max(largest_difference([result, results[1]]) for result in (results[0], results[2]))
     times = times_of(calls, seconds)
     return {
@@ -284,10 +295,13 @@ def rows_of(
     for cell in KINDS:
         yield f"step.{cell}", 1, partial(lambda c: [step_row(c, 2 * seconds)], cell)
     for threads in (1, 2) if cores >= 2 else (1,):
-        for shape in TINY if tiny else GRID:
+        for shape in TINY if tiny else grid.SHAPES:
             for cell in KINDS:
                 name = f"module.{cell}.{'x'.join(map(str, shape))}.t{threads}"
                 yield name, threads, partial(module_rows, cell, shape, threads, seconds)
+        for cell, shape in () if tiny else grid.FLOAT64:
+            name = f"module.{cell}.{'x'.join(map(str, shape))}.float64.t{threads}"
+            yield name, threads, partial(module_rows, cell, shape, threads, seconds, "float64")
         packed = (20, 8, 16, 32) if tiny else (128, 64, 128, 256)
         for cell in KINDS:
             run = partial(packed_row, cell, packed, threads, seconds)
