@@ -1,0 +1,88 @@
+"""Builds of the compiled module, each in a process of its own, asked for times by turns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import numpy as np
+
+G_OF = {"lstm": 4, "gru": 3, "rnn_tanh": 1}
+
+# What each process runs: it reads a question a line and answers with seconds per call.
+WORKER = """
+import json, sys, time
+import numpy as np
+if len(sys.argv) > 1:
+    from importlib.util import module_from_spec, spec_from_file_location
+    spec = spec_from_file_location("rnnfast._core", sys.argv[1])
+    _core = module_from_spec(spec)
+    spec.loader.exec_module(_core)
+else:
+    from rnnfast import _core
+known = {}
+for line in sys.stdin:
+    cell, G, (T, B, I, H), threads, backward, calls = json.loads(line)
+    key = cell, T, B, I, H
+    if key not in known:
+        known.clear()
+        rng = np.random.default_rng(0)
+        def draw(*shape):
+            return (rng.standard_normal(shape) / np.sqrt(H)).astype(np.float32)
+        row = draw(G * H, I), draw(G * H, H), draw(G * H), draw(G * H)
+        state = tuple(draw(1, B, H) for _ in range(2 if cell == "lstm" else 1))
+        known[key] = draw(T, B, I), (row,), state, draw(T, B, H)
+    x, params, state, dy = known[key]
+    start = time.perf_counter()
+    for _ in range(calls):
+        _, _, tape = _core.forward(cell, x, params, state, None, backward, threads)
+        if backward:
+            _core.backward(tape, dy, None, True, threads)
+    print((time.perf_counter() - start) / calls, flush=True)
+"""
+
+
+class Build:
+    """One build in a process of its own.
+
+    `python` is the interpreter of its environment; `module` the file of the compiled module, where
+    it is not the one that is installed there.
+    """
+
+    def __init__(self, python: str, module: str = "") -> None:
+        command = [python, "-P", "-c", WORKER, *([module] if module else [])]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def seconds(self, *question: object) -> float:
+        """Ask for the time of a call."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def times_of(
+    builds: list[Build],
+    cell: str,
+    shape: tuple[int, ...],
+    threads: int,
+    backward: bool,
+    rounds: int,
+    span: float = 0.02,
+) -> np.ndarray:
+    """Return seconds per call, (rounds, builds); each time is that of calls of `span` seconds."""
+    question = [cell, G_OF[cell], shape, threads, backward]
+    once = max(build.seconds(*question, 3) for build in builds)
+    calls = max(1, int(span / once))
+    times = np.empty((rounds, len(builds)))
+    for k in range(rounds):
+        order = range(len(builds))
+        for i in order if k % 2 else reversed(order):
+            times[k, i] = builds[i].seconds(*question, calls)
+    return times
