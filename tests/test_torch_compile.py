@@ -52,8 +52,31 @@ class Model(torch.nn.Module):
         return self.cell(torch.sigmoid(y[:, -1]))
 
 
-def models() -> tuple[Any, Any, Any]:
-    mine, theirs = Model(ours), Model(torch.nn)
+class Cells(torch.nn.Module):
+    """Every cell, each with a state, over the first steps of x."""
+
+    def __init__(self, layers: Any) -> None:
+        super().__init__()
+        self.rnn = layers.RNNCell(I, H)
+        self.relu = layers.RNNCell(H, H, nonlinearity="relu", bias=False)
+        self.lstm = layers.LSTMCell(H, H)
+        self.gru = layers.GRUCell(H, H)
+
+    def forward(self, x):
+        h = torch.tanh(self.rnn(x[:, 0]))
+        h = self.rnn(x[:, 1], h)
+        h = self.relu(h, self.relu(h))
+        h, c = self.lstm(h, (h, h))
+        return self.gru(h, c)
+
+
+# Of a model, how many calls of layers and cells it makes, and how many recurrent layers ONNX has.
+CALLS = {Model: (3, {"LSTM": 2, "GRU": 1}), Cells: (6, {"LSTM": 0, "GRU": 0})}
+every_model = pytest.mark.parametrize("kind", list(CALLS), ids=lambda kind: kind.__name__)
+
+
+def models(kind: Any = Model) -> tuple[Any, Any, Any]:
+    mine, theirs = kind(ours), kind(torch.nn)
     theirs.load_state_dict(mine.state_dict())
     return mine, theirs, torch.randn(B, T, I)
 
@@ -247,7 +270,7 @@ def test_forward_mode_within_a_graph_is_pytorch_s() -> None:
     assert ours.last_reason() == "a functorch transform"
     expected = call(theirs)
     assert expected.all()
-    torch.testing.assert_close(tangents, expected, rtol=0, atol=1e-12)
+    pairs.alike(tangents, expected)
     # The graph of a call without tangents is not that of one with them.
     compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
     with torch.no_grad(), pairs.taken("fused"):
@@ -256,7 +279,7 @@ def test_forward_mode_within_a_graph_is_pytorch_s() -> None:
         y = compiled(forward_ad.make_dual(x, torch.ones_like(x)))[0]
         tangents = forward_ad.unpack_dual(y).tangent
     assert ours.last_reason() == "forward-mode differentiation"
-    torch.testing.assert_close(tangents, expected, rtol=0, atol=1e-12)
+    pairs.alike(tangents, expected)
 
 
 # Dynamo itself looks at it, after any break.
@@ -532,10 +555,11 @@ def test_an_unknown_option_is_refused_in_a_graph_too() -> None:
         torch.compile(lambda: layer(x, lenghts=1), fullgraph=True, backend="aot_eager")()
 
 
+@every_model
 @pytest.mark.parametrize("strict", [False, True])
-def test_export(strict: bool) -> None:
-    mine, theirs, x = models()
-    with pairs.taken("stock", 3):
+def test_export(kind: Any, strict: bool) -> None:
+    mine, theirs, x = models(kind)
+    with pairs.taken("stock", CALLS[kind][0]):
         program = torch.export.export(mine.eval(), (x,), strict=strict)
     assert ours.last_reason() == "export"
     torch.testing.assert_close(program.module()(x), theirs(x))
@@ -543,42 +567,49 @@ def test_export(strict: bool) -> None:
     assert not any("rnnfast" in str(node.target) for node in program.graph.nodes)
 
 
+@every_model
 @pytest.mark.parametrize("exporter", ["default", "by tracing"])
-def test_onnx_export(exporter: str) -> None:
+def test_onnx_export(kind: Any, exporter: str) -> None:
     onnxruntime = require("onnxruntime")
     import onnx
 
     tracing = exporter == "by tracing"
     if not tracing:
         require("onnxscript")
-    mine, theirs, x = models()
+    mine, theirs, x = models(kind)
+    n, layers = CALLS[kind]
     file = io.BytesIO()
     with (
-        pairs.taken("stock", 3),
+        pairs.taken("stock", n),
         pytest.warns(Warning),  # noqa: PT030 - the exporter's own, several
     ):
         torch.onnx.export(mine.eval(), (x,), file, **({"dynamo": False} if tracing else {}))
-    kinds_of_nodes = [n.op_type for n in onnx.load_from_string(file.getvalue()).graph.node]
-    assert kinds_of_nodes.count("LSTM") == 2
-    assert kinds_of_nodes.count("GRU") == 1
+    assert ours.last_reason() == ("tracing" if tracing else "export")
+    nodes = [node.op_type for node in onnx.load_from_string(file.getvalue()).graph.node]
+    assert {name: nodes.count(name) for name in layers} == layers
     session = onnxruntime.InferenceSession(file.getvalue())
     (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(y), theirs(x).detach())
 
 
-def test_scripting_and_tracing_a_model() -> None:
-    mine, theirs, x = models()
-    with pairs.taken("stock", 3):
+@every_model
+def test_scripting_and_tracing_a_model(kind: Any) -> None:
+    mine, theirs, x = models(kind)
+    n, modules = CALLS[kind][0], dict(theirs.named_children())
+    with pairs.taken("stock", n):
         traced = torch.jit.trace(mine, (x,), check_trace=False)
     assert ours.last_reason() == "tracing"
     torch.testing.assert_close(traced(x), theirs(x))
-    with pairs.taken("stock", 3):
+    with pairs.taken("stock", len(modules)):
         scripted = torch.jit.script(copy.deepcopy(mine))
     assert ours.last_reason() == "scripting"
     torch.testing.assert_close(scripted(x), theirs(x))
-    with pairs.taken("fused", 3):
+    with pairs.taken("fused", n):
         mine(x)
     # torch.jit.script puts what it compiles into the model that it is given.
     torch.jit.script(mine)
-    assert type(mine.lstm) is torch.nn.LSTM
-    assert type(ours.accelerate(mine).lstm) is ours.LSTM
+    for name, stock in modules.items():
+        assert type(getattr(mine, name)) is type(stock)
+    ours.accelerate(mine)
+    for name, stock in modules.items():
+        assert type(getattr(mine, name)) is getattr(ours, type(stock).__name__)

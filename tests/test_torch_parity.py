@@ -14,12 +14,9 @@ import rnnfast
 
 torch = require("torch")
 
-KINDS = {
-    "rnn": ("RNN", {}),
-    "relu-rnn": ("RNN", {"nonlinearity": "relu"}),
-    "lstm": ("LSTM", {}),
-    "gru": ("GRU", {}),
-}
+import torch_pairs as pairs  # noqa: E402
+
+KINDS = pairs.KINDS
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
 
@@ -42,11 +39,8 @@ def whole(arrays: list[Any]) -> Any:
 
 
 def close(ours: np.ndarray, theirs: Any, what: str) -> None:
-    """Two float64 computations of one function: a few hundred roundings apart at most."""
-    expected = theirs.detach().numpy()
-    assert ours.shape == expected.shape, what
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12 * scale, err_msg=what)
+    """Two float64 computations of one function."""
+    pairs.alike(torch.from_numpy(ours), theirs.detach(), what)
 
 
 def assert_parity(

@@ -154,12 +154,27 @@ distributed.init_process_group(
 )
 torch.set_num_threads(1)
 torch.manual_seed(0)
-model = r.LSTM(3, 8, 2, bidirectional=True, dtype=torch.float64)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = r.LSTM(3, 8, 2, bidirectional=True)
+        self.cell = r.GRUCell(16, 8)
+
+    def forward(self, x):
+        y, h = self.layer(x)[0], None
+        for step in y:
+            h = self.cell(step, h)
+        return h
+
+
+model = Model().double()
 x = torch.randn(7, 6, 3, dtype=torch.float64)
 parallel = DistributedDataParallel(model)
-y, _ = parallel(x[:, rank::size])
-y.square().mean().backward()
-assert r.dispatch_counts() == {"fused": 1, "composed": 0, "stock": 0}
+parallel(x[:, rank::size]).square().mean().backward()
+# The layer, and each step of the cell.
+assert r.dispatch_counts() == {"fused": 8, "composed": 0, "stock": 0}
 if rank == 0:
     torch.save({name: p.grad for name, p in model.named_parameters()}, path)
 # PyTorch's thread puts its last all-reduce away late; in an interpreter that ends, that aborts.

@@ -81,28 +81,40 @@ CHANGES = [
 
 @kinds
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("steps", [2, 40])
+@pytest.mark.parametrize("steps", [2, 40, None], ids=["2 steps", "40 steps", "a cell"])
 @pytest.mark.parametrize("which", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
-def test_a_change_of_a_weight_is_seen(kind: str, change: Any, steps: int, which: str) -> None:
-    layer, _ = pairs.pair(kind, I, H, 2, bidirectional=True)
-    x = torch.randn(steps, 1, I)
+def test_a_change_of_a_weight_is_seen(
+    kind: str, change: Any, steps: int | None, which: str
+) -> None:
+    def made() -> Any:
+        if steps is None:
+            return pairs.pair(kind, I, H, suffix="Cell")[0]
+        return pairs.pair(kind, I, H, 2, bidirectional=True)[0]
+
+    layer = made()
+    if steps is None:
+        name, state = which, torch.randn(2, H)  # from zero it would not ask for R
+        inputs = torch.randn(2, I), (state, state) if kind == "lstm" else state
+    else:
+        name = f"{which}_l0_reverse"
+        inputs = (torch.randn(steps, 1, I),)
     with torch.no_grad():
-        layer(x)
+        layer(*inputs)
         packed = _weights.kept_of(layer).prepared
         assert None not in packed
-        p = getattr(layer, f"{which}_l0_reverse")
+        p = getattr(layer, name)
         was = p.detach().clone()
         change(p)
         if torch.equal(was, p):
             pytest.skip("this change is none of a vector, or of a matrix that is not square")
         with pairs.taken("fused"):
-            after = layer(x)[0]
+            after = pairs.tensors_in(layer(*inputs))[0]
         kept = _weights.kept_of(layer)
         assert kept is None or packed[0] not in kept.prepared
         # Another module with the same numbers, of which nothing is kept yet.
-        fresh, _ = pairs.pair(kind, I, H, 2, bidirectional=True)
+        fresh = made()
         fresh.load_state_dict({k: v.clone() for k, v in layer.state_dict().items()})
-        assert torch.equal(after, fresh(x)[0])
+        assert torch.equal(after, pairs.tensors_in(fresh(*inputs))[0])
 
 
 @kinds
@@ -164,18 +176,20 @@ def test_weights_put_in_for_one_call(kind: str, grad: bool) -> None:
 
 def test_a_weight_may_stop_to_need_a_gradient() -> None:
     layer, x = ours.LSTM(I, H), torch.randn(3, 2, I)
-    assert layer(x)[0].requires_grad
-    layer.requires_grad_(False)
-    assert not layer(x)[0].requires_grad
-    layer.bias_hh_l0.requires_grad_(True)
-    layer(x)[0].sum().backward()
+    with pairs.taken("fused", 3):
+        assert layer(x)[0].requires_grad
+        layer.requires_grad_(False)
+        assert not layer(x)[0].requires_grad
+        layer.bias_hh_l0.requires_grad_(True)
+        layer(x)[0].sum().backward()
     assert layer.bias_hh_l0.grad is not None
     assert layer.weight_hh_l0.grad is None
 
 
+@pytest.mark.parametrize("name", ["GRU", "GRUCell"])
 @pytest.mark.parametrize("how", ["to", "double", "load", "data"])
-def test_other_dtypes_and_loaded_weights(how: str) -> None:
-    layer, x = ours.GRU(I, H), torch.randn(3, 2, I)
+def test_other_dtypes_and_loaded_weights(name: str, how: str) -> None:
+    layer, x = getattr(ours, name)(I, H), torch.randn((2, I) if name == "GRUCell" else (3, 2, I))
     with torch.no_grad():
         layer(x)
         if how == "load":
@@ -185,12 +199,12 @@ def test_other_dtypes_and_loaded_weights(how: str) -> None:
                 p.data = p.data.double()
         else:
             layer = layer.to(torch.float64) if how == "to" else layer.double()
-        x = x.to(layer.weight_ih_l0.dtype)
-        stock = nn.GRU(I, H, dtype=x.dtype)
+        x = x.to(next(layer.parameters()).dtype)
+        stock = getattr(nn, name)(I, H, dtype=x.dtype)
         stock.load_state_dict(layer.state_dict())
         with pairs.taken("fused"):
-            y = layer(x)[0]
-    torch.testing.assert_close(y, stock(x)[0].detach())
+            y = pairs.tensors_in(layer(x))[0]
+    torch.testing.assert_close(y, pairs.tensors_in(stock(x))[0].detach())
 
 
 def test_a_bit_view_of_another_dtype_is_not_taken_for_the_weights() -> None:
@@ -201,8 +215,9 @@ def test_a_bit_view_of_another_dtype_is_not_taken_for_the_weights() -> None:
         layer(x)
 
 
-def test_nothing_is_kept_of_a_module_that_is_gone_and_nothing_goes_with_a_copy() -> None:
-    layer, x = ours.LSTM(I, H), torch.randn(3, 2, I)
+@pytest.mark.parametrize("name", ["LSTM", "LSTMCell"])
+def test_nothing_is_kept_of_a_module_that_is_gone_and_nothing_goes_with_a_copy(name: str) -> None:
+    layer, x = getattr(ours, name)(I, H), torch.randn((2, I) if name == "LSTMCell" else (3, 2, I))
     with torch.no_grad():
         layer(x)
     assert _weights.kept_of(layer) is not None
@@ -210,8 +225,8 @@ def test_nothing_is_kept_of_a_module_that_is_gone_and_nothing_goes_with_a_copy()
         assert _weights.kept_of(other) is None
     file = io.BytesIO()
     torch.save(layer, file)
-    assert set(vars(layer)) == set(vars(nn.LSTM(I, H)))
-    p, key = weakref.ref(layer.weight_hh_l0), id(layer)
+    assert set(vars(layer)) == set(vars(getattr(nn, name)(I, H)))
+    p, key = weakref.ref(next(layer.parameters())), id(layer)
     assert key in _weights.noted
     del layer
     gc.collect()
@@ -228,29 +243,20 @@ def test_what_leaves_the_cpu_is_let_go() -> None:
     assert id(layer) not in _weights.noted
 
 
-@pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "RNNCell"])
-def test_cells_see_changes_too(name: str) -> None:
-    cell, stock = getattr(ours, name)(I, H), getattr(nn, name)(I, H)
-    x = torch.randn(2, I)
-    with torch.no_grad():
-        cell(x)
-        for p in cell.parameters():
-            p.data.mul_(2)
-            stock.load_state_dict(cell.state_dict())
-            with pairs.taken("fused"):
-                found = pairs.tensors_in(cell(x))
-            for a, b in zip(found, pairs.tensors_in(stock(x)), strict=True):
-                torch.testing.assert_close(a, b)
-
-
 @kinds
-def test_memory_that_moves_before_backward(kind: str) -> None:
-    layer, _ = pairs.pair(kind, I, H, 2, dtype=torch.float64)
-    x = torch.randn(3, 2, I, dtype=torch.float64)
-    expected = torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters()))
-    loss = layer(x)[0].sum()
+@pytest.mark.parametrize("suffix", ["", "Cell"], ids=["layer", "cell"])
+def test_memory_that_moves_before_backward(kind: str, suffix: str) -> None:
+    options = {} if suffix else {"num_layers": 2}
+    layer, _ = pairs.pair(kind, I, H, suffix=suffix, dtype=torch.float64, **options)
+    state = torch.randn(3, H, dtype=torch.float64)
+    # A single step from zero would not ask for R.
+    states = () if not suffix else ((state, state) if kind == "lstm" else state,)
+    x = torch.randn((3, I) if suffix else (3, 2, I), dtype=torch.float64)
+    with pairs.taken("fused", 2):
+        first, second = (pairs.tensors_in(layer(x, *states))[0].sum() for _ in range(2))
+    expected = torch.autograd.grad(first, list(layer.parameters()))
     layer.share_memory()
-    found = torch.autograd.grad(loss, list(layer.parameters()))
+    found = torch.autograd.grad(second, list(layer.parameters()))
     for a, b in zip(found, expected, strict=True):
         assert torch.equal(a, b)
 
