@@ -796,24 +796,42 @@ times = 1000
 taken, given = cost(lambda: np.empty(1 << 20, np.uint8), times)
 assert taken >= times and given >= times, (taken, given)
 
+common = {"num_layers": 2, "residual": True, "zoneout": 0.1, "seed": 0}
+kinds = {
+    "RNN": {},
+    "RNN, relu": {"nonlinearity": "relu"},
+    "LSTM": {},
+    "LSTM, cell_clip": {"cell_clip": 0.05},
+    "GRU": {},
+}
+# H, B (None for a single row without that axis), whether the layer is batch_first.
+forms = ((64, 1, False), (64, None, False), (64, 3, True), (256, 8, False))
 found = {}
-for cell in ("RNN", "LSTM", "GRU"):
-    for dtype in ("float32", "float64"):
-        for H, B, I in ((64, 1, 8), (256, 8, 8)):
-            layer = getattr(rnnfast, cell)(I, H, 2, residual=True, zoneout=0.1, dtype=dtype, seed=0)
-            stream = rnnfast.Stream(layer, B)
-            x, y = np.ones((B, I), dtype), np.empty((B, H), dtype)
-            xs, ys = np.ones((5, B, I), dtype), np.empty((5, B, H), dtype)
-            ids, rows = np.zeros(B, np.int64), np.zeros(B, np.bool_)
-            for name, call in {
-                "step": lambda: stream.step(x, y),
-                "step by name": lambda: stream.step(x, out=y),
-                "indices": lambda: stream.step(ids, y),
-                "run": lambda: stream.run(xs, ys),
-                "reset": stream.reset,
-                "reset of rows": lambda: stream.reset(rows),
-            }.items():
-                found[cell, dtype, H, B, name] = cost(call, 20 if H == 256 else times)
+for (kind, more), dtype, form in itertools.product(kinds.items(), ("float32", "float64"), forms):
+    H, B, batch_first = form
+    layer = getattr(rnnfast, kind.split(",")[0])(
+        8, H, **common, **more, batch_first=batch_first, dtype=dtype
+    )
+    stream = rnnfast.Stream(layer, B)
+    rows = () if B is None else (B,)
+    steps = (B, 5) if batch_first else (5, *rows)
+    x, y = np.ones((*rows, 8), dtype), np.empty((*rows, H), dtype)
+    xs, ys = np.ones((*steps, 8), dtype), np.empty((*steps, H), dtype)
+    ids, all_ids, flags = np.zeros(rows, int), np.zeros(steps, int), np.zeros(rows, bool)
+    calls = {
+        "step": lambda: stream.step(x, y),
+        "step by name": lambda: stream.step(x, out=y),
+        "indices": lambda: stream.step(ids, y),
+        "run": lambda: stream.run(xs, ys),
+        "run of indices": lambda: stream.run(all_ids, ys),
+        "reset": stream.reset,
+    }
+    if B is None:
+        calls["number"] = lambda: stream.step(7, y)
+    else:
+        calls["reset of rows"] = lambda: stream.reset(flags)
+    for name, call in calls.items():
+        found[kind, dtype, *form, name] = cost(call, 20 if H == 256 else times)
 wrong = {key: blocks for key, blocks in found.items() if blocks != [0, 0]}
 sys.exit(f"blocks taken and given back: {wrong}" if wrong else 0)
 """
