@@ -96,8 +96,11 @@ SETTINGS = {
         "residual": True,
         "zoneout": 0.25,
         "initial_state": "learned",
+        # What a stream, an evaluation, does without.
         "recurrent_dropout": 0.5,
+        "recurrent_dropout_mode": "step",
         "weight_drop": 0.5,
+        "clip_state_gradient": 0.1,
     },
 }
 
