@@ -6,8 +6,9 @@ module either runs or returns None. After each, a good call gives the bits that 
 
 from __future__ import annotations
 
+import itertools
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -117,32 +118,94 @@ KEY = ["seed", "t0", "row_ids"]
 CUTS = ["burn_in", "tbptt"]
 
 
-def good(name: str) -> Any:
+# What an option asks for beside it.
+NEEDS = {"reset_state": "reset", "reset_to": "reset", "pad_output": "mask"}
+
+
+class Form(NamedTuple):
+    """What the right shape of an option follows from."""
+
+    steps: tuple[int, ...] = (T, B)
+    """Of what has a time axis: (T, B), (B, T) or flat (N,)."""
+    S: int = 1
+    places: tuple[int, ...] = ()
+    """(D*L,) in front of the states of a layer."""
+    learned: bool = False
+
+    @property
+    def flat(self) -> bool:
+        return len(self.steps) == 1
+
+    def x(self, x: np.ndarray) -> np.ndarray:
+        """Bring x (T, B, I) into this form."""
+        x = x.swapaxes(0, 1) if self.steps == (B, T) else x
+        return np.ascontiguousarray(x.reshape(*self.steps, I))
+
+    def always(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options with what x of this form cannot be without."""
+        return {"cu_seqlens": good("cu_seqlens", self), **options} if self.flat else options
+
+
+STEPS = {"time first": (T, B), "batch first": (B, T), "flat": (T * B,)}
+
+
+def good(name: str, form: Form) -> Any:
     """What is right for an option, so that the junk of another is reached."""
+    states = tuple(np.ones((*form.places, *form.steps, H), np.float32) for _ in range(form.S))
     return {
-        "lengths": np.array([2, 3]),
-        "mask": np.ones((T, B), bool),
-        "reset": np.ones((T, B), bool),
+        "lengths": None if form.flat else np.array([2, 3]),
+        "mask": np.arange(T * B).reshape(form.steps) % 3 > 0,
+        "cu_seqlens": np.array([0, 2, T * B]) if form.flat else None,
+        "reset": np.ones(form.steps, bool),
+        "reset_state": states if form.S > 1 else states[0],
+        "reset_to": "learned" if form.learned else "zero",
         "pad_output": "hold",
         "recurrent_dropout": 0.5,
         "recurrent_dropout_mode": "step",
         "zoneout": 0.25,
         "weight_drop": 0.5,
+        "cell_clip": 0.5 if form.S > 1 else None,
         "clip_state_gradient": 1.0,
         "seed": 3,
         "t0": 5,
         "row_ids": np.array([3, 9], np.uint32),
         "burn_in": 1,
         "tbptt": 2,
-    }.get(name)
+        "training": False,
+        "threads": 2,
+        "out": np.empty((*form.steps, H), np.float32),
+        "reverse": True,
+        "dropout": 0.5,
+        "residual": True,
+        "initial_state": "learned",
+        "num_layers": 2,
+        "return_states": True,
+    }[name]
 
 
-def options_of(names: list[str]) -> Any:
-    """Some options, of which each is good or junk."""
-    return st.lists(st.sampled_from(names), max_size=4, unique=True).flatmap(
-        lambda some: st.fixed_dictionaries(
-            {name: st.one_of(st.just(good(name)), junk) for name in some}
-        )
+def mostly(right: Any) -> Any:
+    """This, and once in four times junk."""
+    # `one_of` would choose evenly among all kinds of junk.
+    return st.sampled_from(range(4)).flatmap(lambda n: junk if n == 3 else st.just(right))
+
+
+def options_of(names: list[str], form: Form) -> Any:
+    """Some options, of which each is good or junk, and what they need beside them."""
+
+    def of(some: list[str]) -> Any:
+        some = [*some, *(NEEDS[name] for name in some if name in NEEDS)]
+        return st.fixed_dictionaries({name: mostly(good(name, form)) for name in some})
+
+    return st.lists(st.sampled_from(names), max_size=4, unique=True).flatmap(of)
+
+
+def gradients_of(form: Form, G: int) -> Any:
+    """Gradients into states and gates, of which each is right, absent or junk."""
+    arrays = [np.ones((*form.places, *form.steps, H), np.float32)] * form.S
+    gates = np.ones((*form.places, *form.steps, G, H), np.float32)
+    entries = [st.none() | mostly(a) for a in (*arrays, *[None] * (2 - form.S), gates)]
+    return st.booleans().flatmap(
+        lambda w: st.builds(rnnfast.States, *entries) if w else mostly(None)
     )
 
 
@@ -169,52 +232,70 @@ def unharmed(cell: str) -> None:
         assert value is None or value.tobytes() == now[name].tobytes(), name
 
 
+FUNCTION = [*CALL, *MASKS, *BOUNDS, *KEY, *CUTS, "training", "threads", "out", "reverse"]
+
+
 def fuzz_functions(data: Any) -> None:
     cell = data.draw(st.sampled_from(CELL_NAMES))
     p = problem[cell]
-    args = [p.x, *p.row, *p.state]
+    form = Form(data.draw(st.sampled_from([STEPS["time first"], STEPS["flat"]])), p.spec.S)
+    args = [form.x(p.x), *p.row, *p.state]
     # One argument of three may be junk; the options more often are.
     for place in data.draw(st.lists(st.integers(0, len(args) - 1), max_size=2, unique=True)):
         if data.draw(st.booleans()):
             args[place] = data.draw(junk)
-    names = [*CALL, *MASKS, *BOUNDS, *KEY, *CUTS, "training", "threads", "out", "reverse"]
-    options = data.draw(options_of(names))
+    options = form.always(data.draw(options_of(FUNCTION, form)))
     given = {**p.spec.options, "device": data.draw(st.sampled_from(["cpu", "numpy"])), **options}
     result = run_or_refuse(p.function("_forward"), *args, **given)
     if result is not None:
         y, _, tape = result
         assert y.dtype in (np.float32, np.float64)
-        dy = data.draw(st.one_of(st.none(), st.just(np.ones_like(y)), junk))
-        names = ["dh_n", "dc_n"] if len(p.spec.states) > 1 else ["dh_n"]
-        gradients = [data.draw(st.one_of(st.none(), junk)) for _ in names]
-        run_or_refuse(p.function("_backward"), tape, dy, *gradients)
+        dy = data.draw(st.none() | mostly(np.ones_like(y)))
+        gradients = [data.draw(st.none() | mostly(d)) for d in p.dstate]
+        given = {
+            "dstates": data.draw(gradients_of(form, p.spec.G)),
+            "need_dx": data.draw(mostly(False)),
+            "threads": data.draw(mostly(2)),
+        }
+        given = {name: given[name] for name in given if data.draw(st.booleans())}
+        found = run_or_refuse(p.function("_backward"), tape, dy, *gradients, **given)
+        if found is not None and (found.dx is None) == bool(given.get("need_dx", True)):
+            assert args[0].dtype.kind in "iu"  # indices have no gradient
     unharmed(cell)
 
 
 def fuzz_layers(data: Any) -> None:
     name = data.draw(st.sampled_from(["RNN", "LSTM", "GRU"]))
-    made = data.draw(
-        options_of([*MASKS, *BOUNDS, "dropout", "residual", "initial_state", "num_layers", "seed"])
-    )
+    spec = rnnfast.CELLS["rnn_tanh" if name == "RNN" else name.lower()]
+    kind = data.draw(st.sampled_from(sorted(STEPS)))
+    form = Form(STEPS[kind], spec.S)
+    names = [*MASKS, *BOUNDS, "dropout", "residual", "initial_state", "num_layers", "seed"]
+    made = data.draw(options_of(names, form))
     if not isinstance(made.get("num_layers", 1), int) or made.get("num_layers", 1) > 3:
         made.pop("num_layers")  # a million layers are not refused, but made
-    kind = {"bidirectional": data.draw(st.booleans()), "batch_first": data.draw(st.booleans())}
-    layer = run_or_refuse(getattr(rnnfast, name), I, H, **kind, **made)
+    if made.get("num_layers", 1) == 1:
+        made.pop("dropout", None)  # which warns that it does nothing
+    D = data.draw(st.sampled_from([1, 2]))
+    made = {"bidirectional": D == 2, "batch_first": kind == "batch first", **made}
+    layer = run_or_refuse(getattr(rnnfast, name), I, H, **made)
     if layer is None:
         return
-    x = problem["gru"].x
-    x = data.draw(st.one_of(st.just(x), st.just(x), junk))
-    state = data.draw(st.one_of(st.none(), junk))
-    run_or_refuse(layer, x, state, **data.draw(options_of([*CALL, "reset_to", "return_states"])))
-    options = data.draw(options_of([*CALL, *KEY, *CUTS, "reset_to"]))
+    places, learned = (D * layer.num_layers,), layer.initial_state == "learned"
+    form = form._replace(places=places, learned=learned)
+    x = data.draw(mostly(form.x(problem["gru"].x)))
+    state = data.draw(mostly(None))
+    options = data.draw(options_of([*CALL, "reset_to", "return_states"], form))
+    run_or_refuse(layer, x, state, **form.always(options))
+    options = form.always(data.draw(options_of([*CALL, *KEY, *CUTS, "reset_to"], form)))
     options["training"] = data.draw(st.booleans())
     result = run_or_refuse(layer.forward, x, state, **options)
     if result is not None:
         y, _, tape = result
-        dy = data.draw(st.one_of(st.none(), st.just(np.ones_like(y)), junk))
-        dstate = data.draw(st.one_of(st.none(), junk))
-        dstates = data.draw(st.one_of(st.none(), junk, st.builds(rnnfast.States, junk, junk, junk)))
-        run_or_refuse(layer.backward, tape, dy, dstate, dstates=dstates)
+        dy = data.draw(st.none() | mostly(np.ones_like(y)))
+        dstate = data.draw(mostly(None))
+        dstates = data.draw(gradients_of(form, spec.G))
+        need_dx = data.draw(mostly(False))
+        run_or_refuse(layer.backward, tape, dy, dstate, dstates=dstates, need_dx=need_dx)
     unharmed("gru")
 
 
@@ -310,9 +391,10 @@ prepared = streamed.prepare()
 
 def fuzz_prepared(data: Any) -> None:
     """The frozen form of a layer is as careful as the layer."""
-    x = data.draw(st.just(steps_of) | junk)
-    state = data.draw(st.none() | junk)
-    run_or_refuse(prepared, x, state, **data.draw(options_of([*CALL, "reset_to"])))
+    x = data.draw(mostly(steps_of))
+    state = data.draw(mostly(None))
+    form = Form(S=2, places=(2,), learned=True)
+    run_or_refuse(prepared, x, state, **data.draw(options_of([*CALL, "reset_to"], form)))
     assert stream_results() == streamed_once
     unharmed("gru")
 
@@ -379,6 +461,28 @@ def fuzz_between_layers(data: Any) -> None:
     if form is not None:
         assert given[0][0].shape[1] == form.I
     unharmed("lstm")
+
+
+@pytest.mark.parametrize("device", ["cpu", "numpy"])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_what_is_good_is_taken(cell, device):
+    """Each option with its good value, in each form, and the gradients into all of it."""
+    p = problem[cell]
+    kind = getattr(rnnfast, p.spec.function.upper())
+    for steps, D in itertools.product(STEPS.values(), (1, 2)):
+        form = Form(steps, p.spec.S)
+        for name in FUNCTION if D == 1 and steps != STEPS["batch first"] else ():
+            options = {n: good(n, form) for n in (name, NEEDS.get(name)) if n}
+            options = form.always(options) | p.spec.options | {"device": device}
+            y, _, tape = p.function("_forward")(form.x(p.x), *p.row, *p.state, **options)
+            p.function("_backward")(tape, np.ones_like(y), *p.dstate, dstates=tape.states())
+        settings = {"bidirectional": D == 2, "batch_first": steps == (B, T), "device": device}
+        layer = kind(I, H, 2, initial_state="learned", **settings, **p.spec.options)
+        form = form._replace(places=(2 * D,), learned=True)
+        for name in [*CALL, *KEY, "reset_to", *(CUTS if D == 1 else [])]:
+            options = {n: good(n, form) for n in (name, NEEDS.get(name)) if n}
+            y, _, tape = layer.forward(form.x(p.x), **form.always(options), training=True)
+            layer.backward(tape, np.ones_like(y), dstates=tape.states())
 
 
 @given(st.data())
