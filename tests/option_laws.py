@@ -212,6 +212,41 @@ def law_resets(p: OptionProblem, rng: np.random.Generator) -> bool:
     return any(_resets(row, t).any() for t in range(1, p.T))
 
 
+def law_cuts(p: OptionProblem, rng: np.random.Generator) -> bool:
+    """Truncation and burn-in equal calls that hand on the state as a constant."""
+    o = p.options
+    if not (o.tbptt or o.burn_in) or p.T < 2 or p.B == 0:
+        return False
+    p = with_padding(p)
+    if p.options.lengths is not None:
+        # A row that has ended is cut no more, and pieces of the whole would cut it. But it equals
+        # the row cut to its length, by the law of lengths, so one row of that kind says it all.
+        b = int(np.argmax(p.options.lengths))
+        p = steps(rows(p, [b]), 0, int(p.options.lengths[b]))
+        p = replace(p, options=p.options._replace(lengths=None))
+        if p.T < 2:
+            return False
+    whole = run(core, p, 1)
+    k = o.tbptt or p.T
+    borders = sorted({0, *range(k, p.T, k), min(o.burn_in, p.T), p.T})
+    uncut = replace(p, options=p.options._replace(tbptt=0, burn_in=0))
+    threads = int(rng.integers(1, 4))
+    part = pieces(uncut, borders, threads, constant=True, burn_in=o.burn_in)
+    # Gradients of parameters are sums that run on from chunk to chunk, of 256 places or 1024. Each
+    # piece begins a sum, so those of a truncation are in another order. A burn-in leaves the sum of
+    # its last piece alone, which is that of the whole where all is one chunk. (And where the piece
+    # begins with a chunk: they are counted from the first step of a call.)
+    one_chunk = not o.tbptt and p.T * p.B <= 256
+    assert_same(
+        whole,
+        part,
+        f"cut at {borders}",
+        lambda name: comparable(p, name if of_row(name) or not one_chunk else "dx"),
+    )
+    judge_sums(p, part)
+    return bool(p.used().any()) and len(borders) > 2
+
+
 def law_garbage(p: OptionProblem, rng: np.random.Generator) -> bool:
     """What stands at unused steps has no effect, and unused results are zero."""
     used = p.used()
@@ -450,11 +485,19 @@ def directions(p: OptionProblem) -> list[OptionProblem]:
 # Cutting by hand ---------------------------------------------------------------------------------
 
 
-def pieces(p: OptionProblem, borders: list[int], threads: int, by_hand: bool = False) -> Results:
+def pieces(
+    p: OptionProblem,
+    borders: list[int],
+    threads: int,
+    by_hand: bool = False,
+    constant: bool = False,
+    burn_in: int = 0,
+) -> Results:
     """Run pieces with carried state, and put their results together; one direction, padded form.
 
     `by_hand` takes the option `reset` away and replaces the state at each border instead, where all
-    rows have one.
+    rows have one. `constant` takes the carried state for a constant, and no gradient comes into
+    pieces that begin within the burn-in.
     """
     o, S, reverse = p.options, p.spec.S, p.options.reverse
     letters, cell = p.spec.states, p.spec.name
@@ -499,6 +542,10 @@ def pieces(p: OptionProblem, borders: list[int], threads: int, by_hand: bool = F
         dreset = tuple(None if a is None else np.zeros_like(a) for a in o.reset_state)
     for start, end in order[::-1]:
         piece, _, tape, replaced, border = kept[start, end]
+        if start < burn_in or (constant and end < p.T):
+            dstate = tuple(np.zeros_like(d) for d in p.dstate)
+        if start < burn_in:
+            piece = replace(piece, dy=np.zeros_like(piece.dy), dstates=None, dgates=None)
         dx[start, end], grads, dstate, dparts = core.backward(
             tape, piece.dy, dstate, True, threads, piece.dstates, piece.dgates
         )

@@ -193,6 +193,7 @@ def test_a_reset_cuts_the_sequence(device: str, cell: str) -> None:
 
 @cells
 def test_truncation_is_calls_with_carried_state(device: str, cell: str) -> None:
+    alike = equal if device == "cpu" else near  # NumPy's product of other shapes has another order
     layer = build(cell, device, num_layers=2, dropout=0.3, residual=True, zoneout=0.2)
     x, state = draw(7, B, I), draw_states(layer, B, seed=4)
     drawn = {"training": True, "seed": 3}
@@ -202,12 +203,12 @@ def test_truncation_is_calls_with_carried_state(device: str, cell: str) -> None:
     carried, pieces = state, []
     for start in (0, 3, 6):
         piece, carried, part = layer.forward(x[start : start + 3], carried, t0=start, **drawn)
-        near(piece, y[start : start + 3])
+        alike(piece, y[start : start + 3])
         end = dlast if start == 6 else None
         pieces.append(layer.backward(part, dy[start : start + 3], end))
-    near(carried, last)
-    near(g.x, np.concatenate([piece.x for piece in pieces]))
-    near(g.state, pieces[0].state)
+    alike(carried, last)
+    alike(g.x, np.concatenate([piece.x for piece in pieces]))
+    alike(g.state, pieces[0].state)
     near(
         g.parameters,
         {name: sum(piece.parameters[name] for piece in pieces) for name in g.parameters},
@@ -231,6 +232,8 @@ def test_burn_in_is_a_call_without_gradient(device: str, cell: str, k: int) -> N
     carried = layer(x[:k], state)[1]
     _, _, part = layer.forward(x[k:], carried)
     expected = layer.backward(part, dy[k:], dlast)
-    near(g.x, np.concatenate([np.zeros((k, B, I)), expected.x]))
-    near(g.parameters, expected.parameters)
-    near(g.state, expected.state if k == 0 else whole(np.zeros_like(s) for s in parts(g.state)))
+    # All of it is one chunk of the sums over steps, so parameters have the same bits too.
+    alike = equal if device == "cpu" else near
+    alike(g.x, np.concatenate([np.zeros((k, B, I)), expected.x]))
+    alike(g.parameters, expected.parameters)
+    alike(g.state, expected.state if k == 0 else whole(np.zeros_like(s) for s in parts(g.state)))
