@@ -15,6 +15,7 @@ from layer_problems import (
     cells,
     draw,
     draw_dstates,
+    draw_stack,
     draw_states,
     equal,
     letters,
@@ -37,11 +38,13 @@ def slope(loss: Any, array: np.ndarray, direction: np.ndarray) -> float:
 
 
 def assert_slopes(layer: Any, arrays: dict[str, np.ndarray], given: dict[str, Any]) -> None:
-    """Backward of a call gives the slope of a loss in x, every parameter and every replacement."""
+    """Backward of a call gives the slope of a loss in x, every parameter and every state given."""
     rng = np.random.default_rng(12)
+    options = {"training": True, "seed": 2, **given}
+    starts = [array for name, array in arrays.items() if name.startswith("state")]
 
     def forward() -> Any:
-        return layer.forward(arrays["x"], training=True, seed=2, **given)
+        return layer.forward(arrays["x"], whole(starts) if starts else None, **options)
 
     y, last, tape = forward()
     dy, into = rng.standard_normal(y.shape), draw_dstates(tape)
@@ -61,12 +64,20 @@ def assert_slopes(layer: Any, arrays: dict[str, np.ndarray], given: dict[str, An
     else:
         for k, array in enumerate(parts(g.reset_state)):
             found[f"reset {k}"] = array
+    for k, array in enumerate(parts(g.state) if starts else ()):
+        found[f"state {k}"] = array
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert found[name].shape == array.shape
+        gradient = found[name]
+        if array.dtype.kind == "i":
+            assert gradient is None
+            continue
+        if isinstance(gradient, rnnfast.IndexedRows):
+            gradient = gradient.dense()
+        assert gradient.shape == array.shape
         direction = rng.standard_normal(array.shape)
         expected = slope(loss, array, direction)
-        value = float((found[name] * direction).sum())
+        value = float((gradient * direction).sum())
         assert value == pytest.approx(expected, rel=1e-5, abs=1e-6), name
 
 
@@ -138,6 +149,31 @@ def test_gradients_of_what_a_stack_adds(
     """Each alone."""
     layer = build(cell, "numpy", num_layers=2, **options)
     assert_slopes(layer, {"x": draw(T, 3, I), **layer.parameters}, given)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_gradients_of_random_stacks(seed: int) -> None:
+    """Two layers, one or both directions, and any options under which backward is a gradient."""
+    cell, settings, given, drawn = draw_stack(1000 + seed, T=1 + seed % 5, H=5, L=2)
+    for options in (settings, given):
+        for name in ("clip_state_gradient", "burn_in", "tbptt"):
+            options.pop(name, None)
+    spec = rnnfast.CELLS[cell]
+    kind = getattr(rnnfast, spec.function.upper())
+    layer = kind(**spec.options, **settings, device="numpy", dtype="float64")
+    for name in layer.parameters:
+        if name in ("h_0", "c_0"):
+            layer.parameters[name][...] = drawn["learned"]
+    x = drawn["x"]
+    arrays = {"x": x if x.dtype.kind == "i" else x.astype(float), **layer.parameters}
+    if drawn["state"] is not None:
+        for k, array in enumerate(parts(drawn["state"])):
+            arrays[f"state {k}"] = array.astype(float)
+    if "reset_state" in given:
+        given["reset_state"] = whole(a.astype(float) for a in parts(given["reset_state"]))
+        for k, array in enumerate(parts(given["reset_state"])):
+            arrays[f"reset {k}"] = array
+    assert_slopes(layer, arrays, given)
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["omitted", "given"])
