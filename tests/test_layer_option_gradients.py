@@ -15,7 +15,6 @@ from layer_problems import (
     cells,
     draw,
     draw_dstates,
-    draw_stack,
     draw_states,
     equal,
     letters,
@@ -24,6 +23,7 @@ from layer_problems import (
     parts,
     whole,
 )
+from stack_problems import draw_stack
 
 import rnnfast
 

@@ -17,7 +17,6 @@ from layer_problems import (
     compiled,
     draw,
     draw_dstates,
-    draw_stack,
     draw_states,
     equal,
     letters,
@@ -28,6 +27,7 @@ from layer_problems import (
     some_steps,
     whole,
 )
+from stack_problems import draw_stack, run_stack
 from yardstick import check
 
 import rnnfast
@@ -309,44 +309,6 @@ def test_masks_do_not_depend_on_chunks_or_batch(device: str) -> None:
 
 
 # Everything at once ------------------------------------------------------------------------------
-
-
-def run_stack(
-    drawn: tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]],
-    device: str,
-    dtype: type,
-    parameters: dict[str, np.ndarray] | None = None,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """All results of forward and backward by name, and the parameters."""
-    cell, settings, given, arrays = drawn
-    spec = rnnfast.CELLS[cell]
-
-    def cast(value: Any) -> Any:
-        if isinstance(value, States):
-            return States(*map(cast, value))
-        if isinstance(value, tuple):
-            return tuple(map(cast, value))
-        return value if value is None or value.dtype.kind != "f" else value.astype(dtype)
-
-    kind = getattr(rnnfast, spec.function.upper())
-    layer = kind(**spec.options, **settings, device=device, dtype=np.dtype(dtype).name)
-    for name, array in layer.parameters.items():
-        if parameters is not None:
-            array[...] = parameters[name]
-        elif name in ("h_0", "c_0"):
-            array[...] = arrays["learned"]
-    if "reset_state" in given:
-        given = given | {"reset_state": cast(given["reset_state"])}
-    a = {name: cast(value) for name, value in arrays.items()}
-    y, last, tape = layer.forward(a["x"], a["state"], **given)
-    states = tape.states()
-    g = layer.backward(tape, a["dy"], a["dlast"], dstates=a["dstates"])
-    found = {"y": y, "gates": states.gates, "x": g.x, **g.parameters}
-    for k, s in enumerate(spec.states):
-        found |= {f"{s}_n": parts(last)[k], f"states {s}": states[k], f"d{s}0": parts(g.state)[k]}
-        found[f"reset {s}"] = None if g.reset_state is None else parts(g.reset_state)[k]
-    dense = {n: v.dense() if isinstance(v, rnnfast.IndexedRows) else v for n, v in found.items()}
-    return dense, layer.parameters
 
 
 def hold_stack(seed: int) -> None:
