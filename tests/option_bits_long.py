@@ -37,8 +37,6 @@ FAVOURS = (
     Favour(["flat"], D=2),
     Favour(["reset", "lengths"], ["flat", "burn_in", "tbptt"], D=1),
     Favour(["reset", "flat"], ["burn_in", "tbptt"], D=1),
-    Favour(["tbptt"], ["reverse", "lengths", "flat"], D=1),
-    Favour(["burn_in"], ["reverse", "lengths", "flat"], D=1),
 )
 
 

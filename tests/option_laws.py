@@ -214,10 +214,12 @@ def law_resets(p: OptionProblem, rng: np.random.Generator) -> bool:
 
 def law_cuts(p: OptionProblem, rng: np.random.Generator) -> bool:
     """Truncation and burn-in equal calls that hand on the state as a constant."""
-    o = p.options
-    if not (o.tbptt or o.burn_in) or p.T < 2 or p.B == 0:
+    if p.D > 1 or p.options.reverse or p.T < 2 or p.B == 0:
         return False
-    p = with_padding(p)
+    o = p.options
+    if not (o.tbptt or o.burn_in):
+        o = o._replace(**{str(rng.choice(["tbptt", "burn_in"])): int(rng.integers(1, p.T))})
+    p = with_padding(replace(p, options=o))
     if p.options.lengths is not None:
         # A row that has ended is cut no more, and pieces of the whole would cut it. But it equals
         # the row cut to its length, by the law of lengths, so one row of that kind says it all.
