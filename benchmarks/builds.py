@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 
 import numpy as np
 
@@ -73,16 +74,21 @@ def times_of(
     shape: tuple[int, ...],
     threads: int,
     backward: bool,
-    rounds: int,
-    span: float = 0.02,
+    seconds: float,
+    least: int = 15,
 ) -> np.ndarray:
-    """Return seconds per call, (rounds, builds); each time is that of calls of `span` seconds."""
+    """Return seconds per call, (rounds, builds), of `least` rounds or more.
+
+    Each time is that of calls of 5 ms or of one call: turns so short that a machine whose speed
+    changes is the same to both.
+    """
     question = [cell, G_OF[cell], shape, threads, backward]
     once = max(build.seconds(*question, 3) for build in builds)
-    calls = max(1, int(span / once))
-    times = np.empty((rounds, len(builds)))
-    for k in range(rounds):
-        order = range(len(builds))
-        for i in order if k % 2 else reversed(order):
-            times[k, i] = builds[i].seconds(*question, calls)
-    return times
+    calls = max(1, int(0.005 / once))
+    rounds: list[list[float]] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rounds) < least:
+        order = range(len(builds)) if len(rounds) % 2 else reversed(range(len(builds)))
+        asked = {i: builds[i].seconds(*question, calls) for i in order}
+        rounds.append([asked[i] for i in range(len(builds))])
+    return np.array(rounds)

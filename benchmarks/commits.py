@@ -20,7 +20,7 @@ from builds import G_OF, Build, times_of
 from turns import Lines, header, ratio_of
 
 SHAPES = [(1, 1, 64, 64), (128, 8, 64, 64), (100, 1, 256, 256), (128, 64, 128, 256)]
-ROUNDS = 21
+SECONDS = 1.0
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     for cell in G_OF:
         for shape in SHAPES:
             for backward in (False, True):
-                times = times_of(builds, cell, shape, 1, backward, ROUNDS)
+                times = times_of(builds, cell, shape, 1, backward, SECONDS)
                 ratio, bound = ratio_of(times, 1, 0, upper=True)
                 put(
                     {

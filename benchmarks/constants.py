@@ -8,7 +8,7 @@ matters to. A copy of the sources is built for one instruction set (CMake, Ninja
 needed), as it is and with each change by itself; all stay in a temporary folder, or in --keep,
 where a second run finds them. Then each is timed against the one as it is, in turns, in processes
 of their own, in float32 on one thread: the median of time(instead) / time(as it is), pair by pair,
-with the quartiles. Above 1 the choice is the faster one. A build of the same sources against itself
+with its 95 % interval. Above 1 the choice is the faster one. A build of the same sources against itself
 says what is noise ("nothing").
 """
 
@@ -27,6 +27,8 @@ from pathlib import Path
 import numpy as np
 from builds import Build, times_of
 from turns import Lines, header
+
+from rnnfast.bench.statistics import ratio_of_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,19 +93,20 @@ class Tree:
         return str(made)
 
 
-def time_rows(modules: list[str], rows: list[str], rounds: int) -> Iterator[dict]:
+def time_rows(modules: list[str], rows: list[str], seconds: float) -> Iterator[dict]:
     """Time each row, as "inference lstm 128x8x64x64", of two modules in turns."""
     builds = [Build(sys.executable, module) for module in modules]
     for row in rows:
         what, cell, sizes = row.split()
         shape = tuple(map(int, sizes.split("x")))
-        times = times_of(builds, cell, shape, 1, what == "forward+backward", rounds)
-        low, ratio, high = np.quantile(times[:, 1] / times[:, 0], (0.25, 0.5, 0.75))
+        times = times_of(builds, cell, shape, 1, what == "forward+backward", seconds)
+        ratio, low, high = ratio_of_pairs(times[:, 1], times[:, 0])
         yield {
             **{"row": what, "cell": cell, "shape": shape},
             "us": round(float(np.median(times[:, 0])) * 1e6, 1),
-            "instead_over_chosen": round(float(ratio), 3),
-            "quartiles": [round(float(low), 3), round(float(high), 3)],
+            "instead_over_chosen": round(ratio, 3),
+            "interval_95": [round(low, 3), round(high, 3)],
+            "rounds": len(times),
         }
     for build in builds:
         build.close()
@@ -114,7 +117,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--isa", required=True, help="the instruction set to build for")
     parser.add_argument("--only", action="append", help="only constants of this name")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=2.5, help="per row (default 2.5)")
     parser.add_argument("--keep", type=Path, help="folder for the builds")
     parser.add_argument("--build", action="store_true", help="build only")
     parser.add_argument("--out", type=Path, help="write the JSON lines here too")
@@ -141,7 +144,7 @@ def main() -> int:
         put = Lines()
         put(header(isa=given.isa))
         for name, label, module, rows in pairs:
-            for row in time_rows([chosen, module], rows, given.rounds):
+            for row in time_rows([chosen, module], rows, given.seconds):
                 put({"constant": name, "instead": label} | row)
         if given.out:
             put.write(given.out)
