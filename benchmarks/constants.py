@@ -7,9 +7,10 @@
 matters to. A copy of the sources is built for one instruction set (CMake, Ninja and a compiler are
 needed), as it is and with each change by itself; all stay in a temporary folder, or in --keep,
 where a second run finds them. Then each is timed against the one as it is, in turns, in processes
-of their own, in float32 on one thread: the median of time(instead) / time(as it is), pair by pair,
-with its 95 % interval. Above 1 the choice is the faster one. A build of the same sources against itself
-says what is noise ("nothing").
+of their own, in float32 on one thread: time(instead) / time(as it is), above 1 where the choice is
+the faster one. Where a process has its memory decides as much as many a constant, so each row has
+five pairs of processes: "pairs" are their medians in order, the ratio is the middle one. A build of
+the same sources against itself says what is noise ("nothing").
 """
 
 from __future__ import annotations
@@ -28,9 +29,8 @@ import numpy as np
 from builds import Build, times_of
 from turns import Lines, header
 
-from rnnfast.bench.statistics import ratio_of_pairs
-
 ROOT = Path(__file__).resolve().parent.parent
+PAIRS = 5
 
 
 class Tree:
@@ -95,21 +95,26 @@ class Tree:
 
 def time_rows(modules: list[str], rows: list[str], seconds: float) -> Iterator[dict]:
     """Time each row, as "inference lstm 128x8x64x64", of two modules in turns."""
-    builds = [Build(sys.executable, module) for module in modules]
     for row in rows:
         what, cell, sizes = row.split()
         shape = tuple(map(int, sizes.split("x")))
-        times = times_of(builds, cell, shape, 1, what == "forward+backward", seconds)
-        ratio, low, high = ratio_of_pairs(times[:, 1], times[:, 0])
+        ratios, times = [], []
+        for _ in range(PAIRS):
+            builds = [Build(sys.executable, module) for module in modules]
+            took = times_of(
+                builds, cell, shape, 1, what == "forward+backward", seconds / PAIRS, least=3
+            )
+            for build in builds:
+                build.close()
+            ratios.append(round(float(np.median(took[:, 1] / took[:, 0])), 3))
+            times.append(np.median(took[:, 0]))
+        ratios.sort()
         yield {
             **{"row": what, "cell": cell, "shape": shape},
-            "us": round(float(np.median(times[:, 0])) * 1e6, 1),
-            "instead_over_chosen": round(ratio, 3),
-            "interval_95": [round(low, 3), round(high, 3)],
-            "rounds": len(times),
+            "us": round(float(np.median(times)) * 1e6, 1),
+            "instead_over_chosen": ratios[PAIRS // 2],
+            "pairs": ratios,
         }
-    for build in builds:
-        build.close()
 
 
 def main() -> int:

@@ -35,8 +35,9 @@ def assert_same(a: dict, b: dict, names=None) -> None:
             assert same(a[name], b[name]), name
 
 
-# Around every switch of path: rows 1 to 7 and more than a tile, T*B of 15, 16 and 17, batch and
-# unit split, one and several chunks.
+# Around every switch of path: rows 1 to 7 and more than a tile, T*B of 15, 16 and 17 (up to 16
+# backward packs on the way), of 192 and 193 (up to 192 forward does), batch and unit split, one
+# and several chunks.
 SHAPES = [
     (1, 1, 8, 33),
     (15, 1, 8, 33),
@@ -44,6 +45,8 @@ SHAPES = [
     (17, 1, 8, 33),
     (5, 3, 17, 64),
     (1, 16, 5, 40),
+    (192, 1, 8, 33),
+    (193, 1, 8, 33),
     (40, 30, 9, 20),
     (210, 3, 3, 65),
 ]
