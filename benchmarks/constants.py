@@ -2,6 +2,7 @@
 """Chosen constants of the kernels against what else they could be: a build each, timed in turns.
 
     python benchmarks/constants.py --isa ISA [--only NAME]... [--out benchmarks/results/NAME.jsonl]
+    python benchmarks/constants.py --table benchmarks/results/NAME.jsonl
 
 `constants.toml` says where each constant stands, what to write there instead, and which calls it
 matters to. A copy of the sources is built for one instruction set (CMake, Ninja and a compiler are
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -117,16 +119,39 @@ def time_rows(modules: list[str], rows: list[str], seconds: float) -> Iterator[d
         }
 
 
+def table_of(path: Path) -> str:
+    """Bring results to a table: of each change the smallest, middle and largest ratio."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for line in path.read_text().splitlines()[1:]:
+        row = json.loads(line)
+        key = row["constant"], row["instead"]
+        found.setdefault(key, []).append(row["instead_over_chosen"])
+    lines = [
+        "| constant | instead | rows | smallest | middle | largest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (name, instead), ratios in found.items():
+        ends = (min(ratios), float(np.median(ratios)), max(ratios))
+        shown = " | ".join(f"{ratio:.2f}" for ratio in ends)
+        lines.append(f"| {name} | {instead} | {len(ratios)} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Build all, then time all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--isa", required=True, help="the instruction set to build for")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--isa", help="the instruction set to build for")
+    what.add_argument("--table", type=Path, help="print the table of these results, run nothing")
     parser.add_argument("--only", action="append", help="only constants of this name")
     parser.add_argument("--seconds", type=float, default=2.5, help="per row (default 2.5)")
     parser.add_argument("--keep", type=Path, help="folder for the builds")
     parser.add_argument("--build", action="store_true", help="build only")
     parser.add_argument("--out", type=Path, help="write the JSON lines here too")
     given = parser.parse_args()
+    if given.table:
+        print(table_of(given.table), end="")
+        return 0
     constants = [
         c
         for c in tomllib.loads(Path(__file__).with_suffix(".toml").read_text())["constant"]

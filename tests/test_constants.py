@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import require
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTANTS = tomllib.loads((ROOT / "benchmarks" / "constants.toml").read_text())["constant"]
@@ -22,3 +23,16 @@ def test_a_constant_stands_once_where_it_is_said_to(constant: dict[str, Any]) ->
         assert what in ("inference", "forward+backward")
         assert cell in ("lstm", "gru", "rnn_tanh")
         assert len(sizes.split("x")) == 4
+
+
+def test_the_table_of_the_documentation_is_that_of_the_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require("core")  # the script's other half asks what machine this is
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import constants
+
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    (results,) = (ROOT / "benchmarks" / "results").glob("constants-*.jsonl")
+    assert results.name in page
+    assert constants.table_of(results) in page

@@ -29,7 +29,8 @@ constexpr int kRegisters = 32;
 constexpr int kRegisters = 16;
 #endif
 
-// Rows of the widest tile: accumulators, weights and one broadcast fill the register file.
+// Rows of the widest tile: accumulators, weights and one broadcast fill the register file. What fewer cost, and all that
+// follows without a figure beside it: docs/benchmarks.md, "Constants of the kernels".
 template <int NV>
 constexpr int max_rows() {
   if (kRegisters == 32) return NV == 4 ? 6 : 8;

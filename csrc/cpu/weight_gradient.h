@@ -27,7 +27,8 @@ constexpr Index kBlockRows = (24 << 10) / kStripRow < 256 ? (24 << 10) / kStripR
 constexpr Index kGroup = RNNFAST_VECTOR_BYTES == 64 ? 32 : 16;
 // Of so many strips on the gate gradients are copied first, which costs about as much as a few strips gain. Without it forward
 // and backward on one thread took, with 3 strips 0.96 to 0.98 of the time, with 4 0.98, with 5 1.01, with 6 0.98 and 0.99, with
-// 8 1.00 and 1.01 (AVX2, Zen 3; not measured with AVX-512). Two builds of the same code differed by up to 3 %.
+// 8 1.00 and 1.01 (AVX2, Zen 3). Two builds of the same code differed by up to 3 %. With AVX-512 nothing stood out of the
+// noise (docs/benchmarks.md, "Constants of the kernels").
 constexpr Index kStripsToPack = 7;
 // They are copied kOuterRows at a time, each to a place of its own, a cache line further than a power of two: as many as a
 // row has would fall on the same few sets.
