@@ -23,8 +23,8 @@ else:
     from rnnfast import _core
 known = {}
 for line in sys.stdin:
-    cell, G, (T, B, I, H), threads, backward, calls = json.loads(line)
-    key = cell, T, B, I, H
+    what, cell, G, (T, B, I, H), threads, calls = json.loads(line)
+    key = what, cell, T, B, I, H
     if key not in known:
         known.clear()
         rng = np.random.default_rng(0)
@@ -32,10 +32,19 @@ for line in sys.stdin:
             return (rng.standard_normal(shape) / np.sqrt(H)).astype(np.float32)
         row = draw(G * H, I), draw(G * H, H), draw(G * H), draw(G * H)
         state = tuple(draw(1, B, H) for _ in range(2 if cell == "lstm" else 1))
-        known[key] = draw(T, B, I), (row,), state, draw(T, B, H)
-    x, params, state, dy = known[key]
+        stream = None
+        if what == "stream":  # of two layers
+            stream = _core.Stream()
+            layers = (row, (draw(G * H, H), *row[1:]))
+            stream._open(cell, layers, B, False, False, None, 0.0, None, threads)
+        known[key] = draw(T, B, I), (row,), state, draw(T, B, H), stream
+    x, params, state, dy, stream = known[key]
+    backward = what == "forward+backward"
     start = time.perf_counter()
     for _ in range(calls):
+        if stream:
+            stream.run(x)
+            continue
         _, _, tape = _core.forward(cell, x, params, state, None, backward, threads)
         if backward:
             _core.backward(tape, dy, None, True, threads)
@@ -70,19 +79,20 @@ class Build:
 
 def times_of(
     builds: list[Build],
+    what: str,
     cell: str,
     shape: tuple[int, ...],
     threads: int,
-    backward: bool,
     seconds: float,
     least: int = 15,
 ) -> np.ndarray:
     """Return seconds per call, (rounds, builds), of `least` rounds or more.
 
+    `what` is "inference", "forward+backward" or "stream", a `run` of all steps by two layers.
     Each time is that of calls of 5 ms or of one call: turns so short that a machine whose speed
     changes is the same to both.
     """
-    question = [cell, G_OF[cell], shape, threads, backward]
+    question = [what, cell, G_OF[cell], shape, threads]
     for build in builds:
         build.seconds(*question, 1)
     once = max(build.seconds(*question, 1) for build in builds)

@@ -35,12 +35,12 @@ def main() -> int:
     put(header())
     for cell in G_OF:
         for shape in SHAPES:
-            for backward in (False, True):
-                times = times_of(builds, cell, shape, 1, backward, SECONDS)
+            for what in ("inference", "forward+backward"):
+                times = times_of(builds, what, cell, shape, 1, SECONDS)
                 ratio, bound = ratio_of(times, 1, 0, upper=True)
                 put(
                     {
-                        "row": "forward+backward" if backward else "inference",
+                        "row": what,
                         "cell": cell,
                         "shape": shape,
                         "old_us": round(float(np.median(times[:, 0])) * 1e6, 1),

@@ -103,9 +103,7 @@ def time_rows(modules: list[str], rows: list[str], seconds: float) -> Iterator[d
         ratios, times = [], []
         for _ in range(PAIRS):
             builds = [Build(sys.executable, module) for module in modules]
-            took = times_of(
-                builds, cell, shape, 1, what == "forward+backward", seconds / PAIRS, least=3
-            )
+            took = times_of(builds, what, cell, shape, 1, seconds / PAIRS, least=3)
             for build in builds:
                 build.close()
             ratios.append(round(float(np.median(took[:, 1] / took[:, 0])), 3))

@@ -20,7 +20,7 @@ def test_a_constant_stands_once_where_it_is_said_to(constant: dict[str, Any]) ->
         assert text != constant["text"]
     for row in constant["rows"]:
         what, cell, sizes = row.split()
-        assert what in ("inference", "forward+backward")
+        assert what in ("inference", "forward+backward", "stream")
         assert cell in ("lstm", "gru", "rnn_tanh")
         assert len(sizes.split("x")) == 4
 
