@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_options_fuzz import B, H, I, T, junk, options_of, problem, quick, run_or_refuse
+from test_options_fuzz import B, Form, H, I, T, junk, options_of, problem, quick, run_or_refuse
 
 import rnnfast
 from rnnfast import inspect
@@ -27,12 +27,14 @@ FUNCTIONS = {
 @quick
 def test_inspect(data):
     kind = data.draw(st.sampled_from([rnnfast.RNN, rnnfast.LSTM, rnnfast.GRU]))
+    L, D = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 2))
+    learned = data.draw(st.booleans())
     layer = kind(
         I,
         H,
-        data.draw(st.integers(1, 2)),
-        bidirectional=data.draw(st.booleans()),
-        initial_state=data.draw(st.sampled_from(["zero", "learned"])),
+        L,
+        bidirectional=D == 2,
+        initial_state="learned" if learned else "zero",
         device=data.draw(st.sampled_from(["cpu", "numpy"])),
         seed=0,
     )
@@ -42,9 +44,10 @@ def test_inspect(data):
 
     x, state = mostly(problem["gru"].x), mostly(None)
     name = data.draw(st.sampled_from(sorted(FUNCTIONS)))
-    options = data.draw(options_of(FUNCTIONS[name]))
+    form = Form(S=2 if kind is rnnfast.LSTM else 1, places=(D * L,), learned=learned)
+    options = data.draw(options_of(FUNCTIONS[name], form))
     if name == "gradient_flow":
-        options["dy"] = mostly(np.ones((T, B, H * (2 if layer.bidirectional else 1)), np.float32))
+        options["dy"] = mostly(np.ones((T, B, H * D), np.float32))
         if data.draw(st.booleans()):
             options["dstates"] = data.draw(st.builds(rnnfast.States, junk, junk, junk))
     run_or_refuse(getattr(inspect, name), layer, x, state, **options)
