@@ -23,24 +23,36 @@ constexpr CellFacts kFacts[] = {
 // Where a call asks for n threads it gets them; where for -n, at most n.
 int most_threads(int asked) { return members_in_crowd(asked < 0 ? -asked : team_threads()); }
 
-// How many threads pay. Results do not depend on the answer.
-//   - Opening a region and meeting in it costs a microsecond or more: work below about 10 us (0.4 Mflop of a
-//     product at 40 Gflop/s) stays with the caller.
-//   - With few rows per thread the units are split and every step meets in a barrier: a step must be worth
-//     it. B=1 lost from H=64 down (64 KiB of LSTM weights a step) and gained from H=96 up (147 KiB).
-int threads_that_pay(int gates, const Dims& d, int count, int asked, double flops_per_term) {
+// How many threads pay. Results do not depend on the answer. The figures are times with two threads over one
+// (benchmarks/threads.py; AVX-512, Emerald Rapids, 2 virtual cores).
+//   - Opening a region and meeting in it costs a microsecond or more: less than 0.4 Mflop of products stay with the
+//     caller. One step of a GRU took at H = 96 (0.11 Mflop) 1.01, at 192 (0.44) 0.86; of an RNN at 256 (0.26) 0.97, at 384
+//     (0.59) 0.84; an LSTM at 128 (0.26) would have gained already, 0.78.
+//   - Members who split a batch pack no weights on the way, but all of them beforehand: with B = 8 and H = 64 an LSTM of 4
+//     steps (1.0 million terms) took 1.09, forward and backward 1.20; of 8 steps 0.95 and 0.98. A GRU of 4 steps 1.12 and
+//     1.19, of 8 steps (1.6 million) 0.89 and 0.91.
+//   - With few rows per thread the units are split and every step meets in a barrier, where h goes from core to core, and
+//     backward sums of it: a step must be worth it. Of 50 steps with B = 1 took an RNN at H = 128 (8,192 terms a
+//     member) 1.08 and, forward and backward, 1.13, a GRU at 96 (13,824) 1.00 and 1.05, an LSTM at 80 (12,800) 0.88 and
+//     0.82. With B = 4 an LSTM at 48 (18,432) 0.95 and 1.28, at 64 (32,768) 0.95 and 1.07, at 96 (73,728) 0.74 and 0.93, a
+//     GRU at 48 (13,824) 1.25 and 1.33, at 96 (55,296) 1.00 and 0.99.
+constexpr double kSharedFlops = 0.4e6, kSplitTerms = 1.2e6, kStepTerms = 12500;
+
+int threads_that_pay(int gates, const Dims& d, int count, int asked, bool backward) {
   if (asked > 0) return asked;
   const int most = most_threads(asked);
   if (most <= 1) return most;
   const double step_terms = double(gates) * double(d.H) * double(d.H) * double(d.B);
   const double terms =
       double(count) * double(d.T) * (step_terms + double(gates * d.H) * double(d.I) * double(d.B));
-  if (terms * flops_per_term < 0.4e6) return 1;
+  if (terms * (backward ? 4.0 : 2.0) < kSharedFlops) return 1;
+  const double rows = double(d.B);
+  const double step = kStepTerms * (d.T == 1 ? 1.0 : backward ? rows : 0.75 + 0.25 * rows);
   int n = most;
   while (n > 1 && n > count) {
     const int each = n / count;  // members per job
-    if (d.B >= 4 * each) break;  // splits the batch
-    if (d.T > 1 ? step_terms / each >= 12500 : terms / each >= 12500) break;
+    if (d.B >= 4 * each ? terms >= kSplitTerms : (d.T > 1 ? step_terms : terms) >= each * step)
+      break;
     --n;
   }
   return n;
@@ -118,14 +130,14 @@ void run_jobs(const Args* jobs, int count, int threads, size_t (*scratch_size)(c
 template <class Real>
 void run_forward(CellId cell, const ForwardArgs<Real>* jobs, int count, int threads) {
   const auto& k = kernels<Real>().cells[int(cell)];
-  const int n = threads_that_pay(kFacts[int(cell)].gates, jobs[0].dims, count, threads, 2);
+  const int n = threads_that_pay(kFacts[int(cell)].gates, jobs[0].dims, count, threads, false);
   run_jobs(jobs, count, n, k.forward_scratch, k.forward);
 }
 
 template <class Real>
 void run_backward(CellId cell, const BackwardArgs<Real>* jobs, int count, int threads) {
   const auto& k = kernels<Real>().cells[int(cell)];
-  const int n = threads_that_pay(kFacts[int(cell)].gates, jobs[0].dims, count, threads, 4);
+  const int n = threads_that_pay(kFacts[int(cell)].gates, jobs[0].dims, count, threads, true);
   run_jobs(jobs, count, n, k.backward_scratch, k.backward);
 }
 
