@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
+from functools import partial
 
 import numpy as np
+from turns import asked_in_turns
 
-G_OF = {"lstm": 4, "gru": 3, "rnn_tanh": 1}
+from rnnfast.cells import CELLS
 
 # What each process runs: it reads a question a line and answers with seconds per call.
 WORKER = """
@@ -92,15 +93,10 @@ def times_of(
     Each time is that of calls of 5 ms or of one call: turns so short that a machine whose speed
     changes is the same to both.
     """
-    question = [what, cell, G_OF[cell], shape, threads]
+    question = [what, cell, CELLS[cell].G, shape, threads]
     for build in builds:
         build.seconds(*question, 1)
     once = max(build.seconds(*question, 1) for build in builds)
     calls = max(1, int(0.005 / once))
-    rounds: list[list[float]] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(rounds) < least:
-        order = range(len(builds)) if len(rounds) % 2 else reversed(range(len(builds)))
-        asked = {i: builds[i].seconds(*question, calls) for i in order}
-        rounds.append([asked[i] for i in range(len(builds))])
-    return np.array(rounds)
+    asks = [partial(build.seconds, *question, calls) for build in builds]
+    return asked_in_turns(asks, seconds, least)

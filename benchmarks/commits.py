@@ -16,8 +16,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from builds import G_OF, Build, times_of
+from builds import Build, times_of
 from turns import Lines, header, ratio_of
+
+from rnnfast.bench import grid
 
 SHAPES = [(1, 1, 64, 64), (128, 8, 64, 64), (100, 1, 256, 256), (128, 64, 128, 256)]
 SECONDS = 1.0
@@ -33,7 +35,7 @@ def main() -> int:
     builds = [Build(given.old), Build(given.new)]
     put = Lines()
     put(header())
-    for cell in G_OF:
+    for cell in grid.GRID_CELLS:
         for shape in SHAPES:
             for what in ("inference", "forward+backward"):
                 times = times_of(builds, what, cell, shape, 1, SECONDS)

@@ -17,8 +17,9 @@ import numpy as np
 from turns import in_turns, ratio_of, run_rows
 
 from rnnfast import _core
+from rnnfast.bench import grid
+from rnnfast.cells import CELLS
 
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}
 # (T, B, H), I = H: single steps; rows that split their units and meet at every step; small batches
 # that split their rows.
 SHAPES = [
@@ -31,7 +32,8 @@ SHAPES = [
 
 def rows(seconds: float) -> Iterator[dict]:
     """Time all rows."""
-    for cell, G in GATES.items():
+    for cell in grid.GRID_CELLS:
+        G, S = CELLS[cell].G, CELLS[cell].S
         for T, B, H in SHAPES:
             rng = np.random.default_rng(0)
 
@@ -39,7 +41,7 @@ def rows(seconds: float) -> Iterator[dict]:
                 return (rng.standard_normal(shape) / np.sqrt(H)).astype(np.float32)
 
             params = ((draw(G * H, H), draw(G * H, H), draw(G * H), draw(G * H)),)
-            state = tuple(draw(1, B, H) for _ in range(2 if cell == "lstm" else 1))
+            state = tuple(draw(1, B, H) for _ in range(S))
             x, dy = draw(T, B, H), draw(T, B, H)
             for training in (False, True):
 

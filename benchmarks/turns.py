@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +18,30 @@ from rnnfast.bench.statistics import ratio_of_pairs
 def in_turns(
     calls: list[Callable[[], object]], seconds: float, least: int = 20, warm: int = 3
 ) -> np.ndarray:
-    """Return times in seconds, (rounds, calls), of `least` rounds or more, after `warm` others.
-
-    Each round runs every call once, in the other order than the round before.
-    """
+    """Return times in seconds, (rounds, calls), of `least` rounds or more, after `warm` others."""
     for call in calls:
         for _ in range(warm):
             call()
+
+    def seconds_of(call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    return asked_in_turns([partial(seconds_of, call) for call in calls], seconds, least)
+
+
+def asked_in_turns(asks: list[Callable[[], float]], seconds: float, least: int) -> np.ndarray:
+    """Return times in seconds, (rounds, asks), of `least` rounds or more, as each ask says itself.
+
+    Each round asks all once, in the other order than the round before.
+    """
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rounds) < least:
-        times = [0.0] * len(calls)
-        order = range(len(calls)) if len(rounds) % 2 else reversed(range(len(calls)))
-        for i in order:
-            start = time.perf_counter()
-            calls[i]()
-            times[i] = time.perf_counter() - start
+        times = [0.0] * len(asks)
+        for i in range(len(asks)) if len(rounds) % 2 else reversed(range(len(asks))):
+            times[i] = asks[i]()
         rounds.append(times)
     return np.array(rounds)
 
