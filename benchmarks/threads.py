@@ -4,14 +4,15 @@
     python benchmarks/threads.py [--seconds S] [--out benchmarks/results/NAME.jsonl]
 
 One and two threads are asked for outright, and then the choice is left to the engine
-(`threads_that_pay`, csrc/cpu/engine.cpp): "choice_over_one" should be the smaller of 1 and
-"two_over_one". Medians round by round; of the latter also the upper 95 % bound.
+(csrc/cpu/engine.cpp): "choice_over_one" should be the smaller of 1 and "two_over_one". Medians
+round by round; of the latter also the upper 95 % bound. "linear" is the layer of an output, its
+shape (N, K, M); "dropout" and "residual" stand between two layers, their shape (T, B, H).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from turns import in_turns, ratio_of, run_rows
@@ -28,10 +29,17 @@ SHAPES = [
     *((50, 4, H) for H in (32, 48, 64, 96)),
     *((T, 8, H) for T in (1, 2, 4, 8) for H in (32, 64)),
 ]
+LINEAR = [
+    *((N, 64, 64) for N in (8, 16, 32, 64, 128)),
+    *((1, K, K) for K in (256, 512, 1024)),
+]
+BETWEEN = [*((T, 8, 64) for T in (8, 16, 32, 64, 128))]
+
+Call = Callable[[int | tuple[int]], object]
 
 
-def rows(seconds: float) -> Iterator[dict]:
-    """Time all rows."""
+def layer_calls() -> Iterator[tuple[dict, Call]]:
+    """Yield recurrent layers: what a row says of the call, and the call by its threads."""
     for cell in grid.GRID_CELLS:
         G, S = CELLS[cell].G, CELLS[cell].S
         for T, B, H in SHAPES:
@@ -54,18 +62,50 @@ def rows(seconds: float) -> Iterator[dict]:
                     if given[-1]:
                         _core.backward(tape, dy, None, True, threads)
 
-                calls = [lambda n=n: call(n) for n in (1, 2, (2,))]
-                times = in_turns(calls, seconds)
-                ratio, bound = ratio_of(times, 1, 0, upper=True)
-                choice, _ = ratio_of(times, 2, 0)
-                yield {
-                    **{"row": "forward+backward" if training else "inference", "cell": cell},
-                    "shape": (T, B, H, H),
-                    "one_us": round(float(np.median(times[:, 0])) * 1e6, 2),
-                    "two_over_one": round(ratio, 3),
-                    "bound_95": round(bound, 3),
-                    "choice_over_one": round(choice, 3),
-                }
+                what = "forward+backward" if training else "inference"
+                yield {"row": what, "cell": cell, "shape": (T, B, H, H)}, call
+
+
+def other_calls() -> Iterator[tuple[dict, Call]]:
+    """Yield what stands between layers and behind them."""
+    rng = np.random.default_rng(0)
+    for N, K, M in LINEAR:
+        x, W, b, dy = (
+            rng.standard_normal(shape).astype(np.float32)
+            for shape in ((N, K), (M, K), (M,), (N, M))
+        )
+        yield (
+            {"row": "inference", "cell": "linear", "shape": (N, K, M)},
+            lambda n, x=x, W=W, b=b: _core.linear_forward(x, W, b, n),
+        )
+        yield (
+            {"row": "backward", "cell": "linear", "shape": (N, K, M)},
+            lambda n, x=x, W=W, dy=dy: _core.linear_backward(x, W, dy, True, True, n),
+        )
+    for T, B, H in BETWEEN:
+        x, add = rng.standard_normal((2, T, B, H)).astype(np.float32)
+        for what, given, p in (("dropout", None, 0.5), ("residual", add, 0.0)):
+            yield (
+                {"row": "inference", "cell": what, "shape": (T, B, H)},
+                lambda n, x=x, add=given, p=p: _core.between_layers(
+                    x, add, x.shape[2], p, 0, 0, 0, None, None, n
+                ),
+            )
+
+
+def rows(seconds: float) -> Iterator[dict]:
+    """Time all rows."""
+    for calls in (layer_calls, other_calls):
+        for row, call in calls():
+            times = in_turns([lambda n=n, c=call: c(n) for n in (1, 2, (2,))], seconds)
+            ratio, bound = ratio_of(times, 1, 0, upper=True)
+            choice, _ = ratio_of(times, 2, 0)
+            yield row | {
+                "one_us": round(float(np.median(times[:, 0])) * 1e6, 2),
+                "two_over_one": round(ratio, 3),
+                "bound_95": round(bound, 3),
+                "choice_over_one": round(choice, 3),
+            }
 
 
 if __name__ == "__main__":

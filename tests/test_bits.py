@@ -210,10 +210,12 @@ def test_second_backward(cell):
         assert (a is None and b is None) or same(a, b)
 
 
-def test_linear_rows():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("K", "M"), [(600, 45), (45, 600), (257, 257), (64, 64)])
+def test_linear_rows(dtype, K, M):
+    """Of one panel of W and of many, even and uneven: members share the panels or the rows."""
     rng = np.random.default_rng(0)
-    x, W, b = (rng.standard_normal(s).astype(np.float32) for s in ((37, 600), (45, 600), (45,)))
-    dy = rng.standard_normal((37, 45)).astype(np.float32)
+    x, W, b, dy = (rng.standard_normal(s).astype(dtype) for s in ((37, K), (M, K), (M,), (37, M)))
     y = core.linear_forward(x, W, b, 1)
     dx = core.linear_backward(x, W, dy, True, False, 1)[0]
     for rows in (slice(0, 1), slice(3, 5), slice(10, 17), slice(0, 37)):

@@ -6,19 +6,27 @@
 namespace rnnfast {
 namespace {
 
+// Members share the panels of W where those divide evenly enough: each then packs its own on the way and nobody waits. Else
+// they pack all of them together and share the rows.
+RNNFAST_INLINE bool shares_panels(Index count, int n) { return count % n == 0 || count >= 8 * n; }
+
 // Seen as a cell: M units of one gate over K inputs.
 struct LinearScratch {
   Real *W, *b, *db;
   Index row;  // elements of one padded row of M
   int U;
+  bool lazy;
+  Index panel;  // elements of a member's panel, or of its sums over one row
   Parts parts;
   LinearScratch(Carver& carver, const LinearArgs<Real>& a, bool backward, int n) {
     U = column_vectors(a.M, 1);
     row = unit_vectors(a.M) * kLanes + 64 / Index(sizeof(Real));
     const RowPanels w{nullptr, a.M, a.K, 1, U};
     const ColumnPanels wt{nullptr, a.M, a.K, 1, column_vectors(a.K, 1)};
-    W = backward ? (a.dx ? carver.take<Real>(wt.count() * wt.size()) : nullptr)
-                 : carver.take<Real>(w.count() * w.size());
+    const Index count = backward ? wt.count() : w.count(), size = backward ? wt.size() : w.size();
+    lazy = shares_panels(count, n);
+    W = !lazy && (a.dx || !backward) ? carver.take<Real>(count * size) : nullptr;
+    panel = lazy ? max_of(size, 2 * count * wt.NV * kLanes) : 0;
     b = carver.take<Real>(w.count() * U * kLanes);
     db = backward ? carver.take<Real>(row) : nullptr;
     dy = backward ? carver.take<Real>(a.N * row) : nullptr;
@@ -28,11 +36,26 @@ struct LinearScratch {
   struct PerMember {
     const Real** rows;
     Real** to;
-    Real* products;
+    Real *products, *panel;
   };
   PerMember member(Carver& carver, const LinearArgs<Real>& a) const {
     return {carver.take<const Real*>(a.N), carver.take<Real*>(a.N),
-            carver.take<Real>(gradient_scratch(unit_vectors(a.K) * kLanes))};
+            carver.take<Real>(gradient_scratch(unit_vectors(a.K) * kLanes)),
+            carver.take<Real>(panel)};
+  }
+  // The member's part of to[r] = from[r] W^T + init, all of them packed already unless lazy.
+  template <class Source, class Row, class To>
+  void multiply(const Source& source, int nv, Index terms, Index N, Index columns, const Real* init,
+                const PerMember& own, const Member& m, Row&& row, To&& to) const {
+    const Range rows = lazy ? Range{0, N} : share(N, m);
+    const Range panels = lazy ? share(source.count(), m) : Range{0, source.count()};
+    for (Index r = rows.begin; r < rows.end; ++r) {
+      own.rows[r - rows.begin] = row(r);
+      own.to[r - rows.begin] = to(r);
+    }
+    const Store store{own.to, columns, nv * kLanes};
+    run_stage(nv, source, Panels{W, own.panel, source.size()}, terms, panels.begin, panels.end,
+              false, own.rows, rows.size(), init, epilogue(store));
   }
 };
 
@@ -43,21 +66,17 @@ void linear_forward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   const auto own = shared.member(own_carver, a);
   const RowPanels W{a.W, a.M, a.K, 1, shared.U};
   const Range mine = share(W.count(), m);
-  for (Index p = mine.begin; p < mine.end; ++p) W.pack(p, shared.W + p * W.size());
+  if (!shared.lazy)
+    for (Index p = mine.begin; p < mine.end; ++p) W.pack(p, shared.W + p * W.size());
   if (m.id == 0) {
     pack_gate_row(a.b, 1, a.M, 1, shared.b);
     const Index used = unit_vectors(a.M) * kLanes, width = W.count() * shared.U * kLanes;
     memset(shared.b + used, 0, size_t(width - used) * sizeof(Real));
   }
   m.barrier();
-  const Range rows = share(a.N, m);
-  for (Index r = rows.begin; r < rows.end; ++r) {
-    own.rows[r - rows.begin] = a.x + r * a.K;
-    own.to[r - rows.begin] = a.y + r * a.M;
-  }
-  const Store store{own.to, a.M, shared.U * kLanes};
-  run_stage(shared.U, W, Panels{shared.W, nullptr, W.size()}, a.K, 0, W.count(), false, own.rows,
-            rows.size(), shared.b, epilogue(store));
+  shared.multiply(
+      W, shared.U, a.K, a.N, a.M, shared.b, own, m, [&](Index r) { return a.x + r * a.K; },
+      [&](Index r) { return a.y + r * a.M; });
 }
 
 void linear_backward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
@@ -70,17 +89,13 @@ void linear_backward(const LinearArgs<Real>& a, void* scratch, const Member& m) 
               panels = share(W.count(), m);
   for (Index r = rows.begin; r < rows.end; ++r)
     copy_padded(a.dy + r * a.M, a.M, shared.dy + r * shared.row);
-  if (a.dx) W.pack(panels.begin, panels.end, shared.W + panels.begin * W.size());
+  if (a.dx && !shared.lazy) W.pack(panels.begin, panels.end, shared.W + panels.begin * W.size());
   m.barrier();
-  if (a.dx) {
-    for (Index r = rows.begin; r < rows.end; ++r) {
-      own.rows[r - rows.begin] = shared.dy + r * shared.row;
-      own.to[r - rows.begin] = a.dx + r * a.K;
-    }
-    const Store store{own.to, a.K, W.NV * kLanes};
-    run_stage(W.NV, W, Panels{shared.W, nullptr, W.size()}, W.depth(), 0, W.count(), false,
-              own.rows, rows.size(), nullptr, epilogue(store));
-  }
+  if (a.dx)
+    shared.multiply(
+        W, W.NV, W.depth(), a.N, a.K, nullptr, own, m,
+        [&](Index r) { return shared.dy + r * shared.row; },
+        [&](Index r) { return a.dx + r * a.K; });
   const GateRows dy{shared.dy, shared.row, a.N};
   for (Index r = 0; r < a.N; ++r) own.rows[r] = a.x + r * a.K;
   const Operand x[] = {{own.rows, a.K, a.dW}};
