@@ -8,10 +8,10 @@
 matters to. A copy of the sources is built for one instruction set (CMake, Ninja and a compiler are
 needed), as it is and with each change by itself; all stay in a temporary folder, or in --keep,
 where a second run finds them. Then each is timed against the one as it is, in turns, in processes
-of their own, in float32 on one thread: time(instead) / time(as it is), above 1 where the choice is
-the faster one. Where a process has its memory decides as much as many a constant, so each row has
-five pairs of processes: "pairs" are their medians in order, the ratio is the middle one. A build of
-the same sources against itself says what is noise ("nothing").
+of their own, in float32, on one thread or as many as the change says: time(instead) / time(as it
+is), above 1 where the choice is the faster one. Where a process has its memory decides as much as
+many a constant, so each row has five pairs of processes: "pairs" are their medians in order, the
+ratio is the middle one. A build of the same sources against itself says what is noise ("nothing").
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Tree:
         return str(made)
 
 
-def time_rows(modules: list[str], rows: list[str], seconds: float) -> Iterator[dict]:
+def time_rows(modules: list[str], rows: list[str], threads: int, seconds: float) -> Iterator[dict]:
     """Time each row, as "inference lstm 128x8x64x64", of two modules in turns."""
     for row in rows:
         what, cell, sizes = row.split()
@@ -103,7 +103,7 @@ def time_rows(modules: list[str], rows: list[str], seconds: float) -> Iterator[d
         ratios, times = [], []
         for _ in range(PAIRS):
             builds = [Build(sys.executable, module) for module in modules]
-            took = times_of(builds, what, cell, shape, 1, seconds / PAIRS, least=3)
+            took = times_of(builds, what, cell, shape, threads, seconds / PAIRS, least=3)
             for build in builds:
                 build.close()
             ratios.append(round(float(np.median(took[:, 1] / took[:, 0])), 3))
@@ -111,6 +111,7 @@ def time_rows(modules: list[str], rows: list[str], seconds: float) -> Iterator[d
         ratios.sort()
         yield {
             **{"row": what, "cell": cell, "shape": shape},
+            "threads": threads,
             "us": round(float(np.median(times)) * 1e6, 1),
             "instead_over_chosen": ratios[PAIRS // 2],
             "pairs": ratios,
@@ -161,18 +162,18 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         tree = Tree(folder, given.isa)
         chosen = tree.module("chosen")
-        pairs = [("nothing", "", chosen, constants[0]["rows"])]
+        pairs = [("nothing", "", chosen, constants[0]["rows"], 1)]
         for c in constants:
             for k, (label, text) in enumerate(c["instead"].items()):
                 print(f"building {c['name']}: {label}", file=sys.stderr, flush=True)
                 module = tree.module(f"{c['name']}-{k}", c["file"], c["text"], text)
-                pairs.append((c["name"], label, module, c["rows"]))
+                pairs.append((c["name"], label, module, c["rows"], c.get("threads", 1)))
         if given.build:
             return 0
         put = Lines()
         put(header(isa=given.isa))
-        for name, label, module, rows in pairs:
-            for row in time_rows([chosen, module], rows, given.seconds):
+        for name, label, module, rows, threads in pairs:
+            for row in time_rows([chosen, module], rows, threads, given.seconds):
                 put({"constant": name, "instead": label} | row)
         if given.out:
             put.write(given.out)
