@@ -142,9 +142,8 @@ void run_backward(CellId cell, const BackwardArgs<Real>* jobs, int count, int th
 }
 
 namespace {
-// The same of the layer of an output, (N, K, M), by its terms, a weight that is read counting as five: (1, 256, 256) took with two
-// threads over one 0.90, backward 0.83, (8, 128, 128) 1.18 and 1.08, (32, 96, 96) 0.99 and 1.05, (32, 128, 128) 0.90 and
-// 0.96, (256, 64, 64), whose rows are split, 1.08 and 0.98.
+// The same of the layer of an output, (N, K, M), by its terms, a weight that is read counting as five. Two threads over one took at
+// (1, 256, 256) 1.04, backward 1.15, at (128, 64, 64), whose rows are shared, 1.35 and 0.97, at (1, 512, 512) 0.60 and 0.57.
 constexpr double kLinearTerms = 0.6e6, kTermsOfWeight = 5;
 
 template <class Real>
@@ -154,8 +153,8 @@ int linear_threads(const LinearArgs<Real>& a, int asked) {
   return terms < kLinearTerms ? 1 : most_threads(asked);
 }
 
-// And of what stands between layers, in elements: a mask of 16,384 took 0.90, of 32,768 0.86; a sum alone of 32,768 1.14, of 65,536
-// 1.02 and of 131,072 1.00.
+// And of what stands between layers, in elements: a mask of 8,192 took 1.07, of 16,384 0.90, of 65,536 0.67, a sum alone of 32,768
+// 1.33, of 65,536 1.01.
 constexpr double kMasked = 2e4, kAdded = 1e5;
 }  // namespace
 

@@ -49,6 +49,7 @@ void note_call(int n, int64_t nanoseconds, int64_t waited) {
   const int64_t next =
       again ? std::min(2 * hold.load(std::memory_order_relaxed), kLongestHold) : kFirstHold;
   hold.store(next, std::memory_order_relaxed);
+  // Half as many: a large team finds what it can have in a few tries. With two members, all that was measured, it is one.
   most.store(std::max(1, n / 2), std::memory_order_relaxed);
   until.store(t + next, std::memory_order_relaxed);
 }
