@@ -37,7 +37,7 @@ _PLAIN, _PLAIN_LEARNED = Call(), Call(learned=True)
 class LayerTape:
     """What a layer's forward pass keeps for its backward pass; never overwritten.
 
-    It borrows x, y and the parameters: backward raises if one of them has changed since.
+    It borrows x, y and the parameters: backward raises if one that it reads has changed since.
     """
 
     __slots__ = ("_call", "_engine", "_kept", "_stack")

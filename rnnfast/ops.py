@@ -64,7 +64,7 @@ class Gradients(NamedTuple):
 class Tape:
     """What a forward call keeps for its backward pass, which can run any number of times.
 
-    It borrows x, y and the parameters: backward raises if one of them has changed since.
+    It borrows x, y and the parameters: backward raises if one that it reads has changed since.
     """
 
     __slots__ = ("_call", "_engine", "_flipped", "_kept", "_shape_W")

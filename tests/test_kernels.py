@@ -348,7 +348,7 @@ def test_any_change_of_a_weight_is_noticed(
             was = flat[k]
             flat[k] = np.nextafter(was, np.float32(np.inf))
             with pytest.raises(RuntimeError, match=f": {name} has changed since"):
-                core.backward(tape, dy, None, bool(k % 2), threads)
+                core.backward(tape, dy, None, name == "W" or bool(k % 2), threads)
             flat[k] = was
         # Rows that change places, within a unit vector and beyond it.
         for other in (1, len(array) // 2):
@@ -366,6 +366,14 @@ def test_any_change_of_a_weight_is_noticed(
                 core.backward(tape, dy, None, True, threads)
             array[:] = was
     assert core.backward(tape, dy, None, True, threads) is not None
+    # Without the gradient of x none depends on W.
+    before = core.backward(tape, dy, None, False, threads)
+    was, p.row[0][0, 0] = p.row[0][0, 0], 1
+    found = core.backward(tape, dy, None, False, threads)
+    p.row[0][0, 0] = was
+    assert found[0] is None
+    for a, b in zip(found[1], before[1], strict=True):
+        assert all(one.tobytes() == other.tobytes() for one, other in zip(a, b, strict=True))
     # Where no gradient of initial states is asked for, that of a single step does not depend on R.
     back = (tape, dy, None, True, threads, None, None, False)
     before = core.backward(*back)

@@ -150,7 +150,8 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
     job.tape.states[1] = static_cast<Real*>(kept.states.get());
     job.tape.replaced = static_cast<Real*>(kept.replaced.get());
     job.tape.masks = static_cast<Real*>(kept.masks.get());
-    sums.reads_R = job.reads_R();
+    sums.reads[0] = job.dx.base != nullptr;
+    sums.reads[1] = job.reads_R();
     sums.want(dir, job, kept.dropped_R ? job.weights[Weight::R] : nullptr);
     if (kept.dropped_R)
       job.weights.at[int(Weight::R)] = static_cast<const Real*>(kept.dropped_R.get());

@@ -48,14 +48,14 @@ void note(PyTape::Borrowed& b) {
 template <class Real>
 struct WeightSums {
   uint64_t at[2][2] = {};
-  bool reads_R = true;
+  bool reads[2] = {true, true};
   const Real* dropped[2] = {};
   // R: as it was given, where the scan does not read it.
   template <class Args>
   void want(int dir, Args& job, const Real* R) {
-    job.checksum[0] = &at[dir][0];
-    job.checksum[1] = R || !reads_R ? nullptr : &at[dir][1];
-    dropped[dir] = reads_R ? R : nullptr;
+    job.checksum[0] = reads[0] ? &at[dir][0] : nullptr;
+    job.checksum[1] = reads[1] && !R ? &at[dir][1] : nullptr;
+    dropped[dir] = reads[1] ? R : nullptr;
   }
   void add_dropped(const Dims& d, int G) {
     for (int dir = 0; dir < 2; ++dir)
@@ -80,8 +80,7 @@ void verify(const PyTape& tape, const char* only = nullptr) {
 template <class Real>
 void verify_weights(const PyTape& tape, const WeightSums<Real>& sums) {
   for (const auto& b : tape.borrowed)
-    if (b.weight >= 0 && (b.weight == 0 || sums.reads_R) &&
-        sums.at[b.direction][b.weight] != b.checksum)
+    if (b.weight >= 0 && sums.reads[b.weight] && sums.at[b.direction][b.weight] != b.checksum)
       changed(kCells[int(tape.cell)], b.name);
 }
 

@@ -14,8 +14,7 @@ namespace {
 // backward each: a model of that size still finds its scratch warm. With nothing kept, inference at (100, 1, 256, 256) took 1.11 of
 // the time. What the bounds of this file are worth: docs/benchmarks.md, "Constants of the kernels".
 constexpr size_t kKept = size_t(128) << 20;
-constexpr size_t kPage = 4096, kHugePage = size_t(2) << 20;
-constexpr size_t kLarge = 2 * kHugePage;
+constexpr size_t kHugePage = size_t(2) << 20;
 
 struct Kept {
   AlignedBlock block;
@@ -85,11 +84,11 @@ Waiting& waiting() {
 }  // namespace
 
 AlignedBlock allocate_aligned(size_t bytes) {
-  const bool large = bytes >= kLarge;
-  const size_t alignment = large ? kHugePage : bytes >= kWaits ? kPage : 128;
+  const bool large = bytes >= kWaits;
+  const size_t alignment = large ? kHugePage : 128;
   bytes = (bytes + alignment - 1) / alignment * alignment;
   if (bytes == 0) bytes = alignment;
-  if (bytes >= kWaits)
+  if (large)
     if (AlignedBlock again = waiting().take(bytes)) return again;
   void* p = std::aligned_alloc(alignment, bytes);
   if (!p) throw std::bad_alloc();
