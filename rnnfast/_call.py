@@ -33,6 +33,7 @@ __all__ = [
     "check_time",
     "enter_flat",
     "scan_fields",
+    "that_ask",
     "used_steps",
 ]
 
@@ -83,6 +84,18 @@ def check_names(who: str, given: Mapping[str, Any], kind: type) -> None:
     for name in given:
         if name not in known:
             raise TypeError(f"{who}: no option {name!r}; there are {', '.join(known)}.")
+
+
+_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("lengths", "mask", "cu_seqlens", "reset", "reset_state", "tbptt")),
+    **{"pad_output": "zero", "burn_in": 0},
+}
+_LEFT_OUT = object()
+
+
+def that_ask(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is given as its default: alone it leaves the call a plain one."""
+    return {n: value for n, value in given.items() if value is not _DEFAULTS.get(n, _LEFT_OUT)}
 
 
 # Options that stay the same from call to call ----------------------------------------------------

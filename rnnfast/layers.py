@@ -370,6 +370,8 @@ class Recurrent:
             Name the array or option, what came, what was expected, and what fixed the expectation.
         """
         stack, parameters = self._stack, self.parameters
+        if options:
+            options = _call.that_ask(options)
         if not options and return_states is False:
             y, state, _ = stack.forward(parameters.rows, parameters.initial, x, state)
             return y, state
@@ -427,6 +429,8 @@ class Recurrent:
         stack, parameters = self._stack, self.parameters
         if type(training) is not bool:
             training = _values.switch(f"{stack.who}.forward", "training", training)
+        if options:
+            options = _call.that_ask(options)
         if not options and not (training and stack.random):
             return stack.forward(parameters.rows, parameters.initial, x, state, True)
         _call.check_names(f"{stack.who}.forward", options, LayerForwardOptions)
@@ -518,6 +522,8 @@ class PreparedLayer:
 
         There is no `return_states`: a prepared layer keeps nothing of a call.
         """
+        if options:
+            options = _call.that_ask(options)
         if not options:
             y, state, _ = self._stack.forward(self._rows, self._initial, x, state)
         else:

@@ -155,6 +155,8 @@ def _forward(cell, who, x, row, state, reverse, out, threads, device, options, k
     core = _compiled.get(device) if type(device) is str else None
     if type(reverse) is not bool:
         reverse = _values.switch(who, "reverse", reverse)
+    if options:
+        options = _call.that_ask(options)
     if core is not None and not options and out is None and type(x) is ndarray and x.ndim == 3:
         steps = x[::-1] if reverse else x
         result = core.forward(cell, steps, (row,), state, None, keep_tape, threads)

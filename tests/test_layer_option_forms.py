@@ -304,3 +304,32 @@ def test_no_padding_is_ever_built() -> None:
         [*PYTHON, "-c", PEAK + RAGGED], env=environment(), capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
+
+
+# What is given as its default ---------------------------------------------------------------------
+
+DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("lengths", "mask", "cu_seqlens", "reset", "reset_state")),
+    "pad_output": "zero",
+}
+
+
+def test_defaults_in_so_many_words_are_the_plain_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost no more than looking at them: nothing is checked or built for them."""
+    layer = rnnfast.LSTM(I, H, seed=0)
+    x = draw(T, B, I).astype(np.float32)
+    plain = layer.forward(x)
+    gradients = layer.backward(plain[2], plain[0])
+
+    def refuse(*_given: object) -> None:
+        raise AssertionError("the road of options")
+
+    monkeypatch.setattr(type(layer._stack), "forward_with", refuse)
+    y, state, tape = layer.forward(x, training=True, burn_in=0, tbptt=None, **DEFAULTS)
+    equal((y, state), plain[:2])
+    equal(layer.backward(tape, y).parameters, gradients.parameters)
+    equal(layer(x, **DEFAULTS), plain[:2])
+    equal(layer.prepare()(x, **DEFAULTS), plain[:2])
+    for call in (layer.forward, layer, layer.prepare()):
+        with pytest.raises(AssertionError, match="the road of options"):
+            call(x, **DEFAULTS | {"lengths": np.full(B, T)})
