@@ -57,12 +57,12 @@ void prepare(const Dims& d, const Weights<Real>& weights, Real* packed) {
 }
 
 // A runtime may give fewer threads than asked for, and the choices below it differ: room for the worst.
-template <class Scratch, class Args>
-size_t largest_scratch(const Args& a, int n) {
+template <class Scratch, class Args, class... More>
+size_t largest_scratch(const Args& a, int n, More... more) {
   size_t most = 0;
   for (int i = 1; i <= n; ++i) {
     Carver measure{nullptr};
-    Scratch(measure, a, i);
+    Scratch(measure, a, i, more...);
     if (measure.used > most) most = measure.used;
   }
   return most;
@@ -89,9 +89,7 @@ void backward(const BackwardArgs<Real>& a, void* scratch, const Member& m) {
 
 template <bool is_backward>
 size_t linear_scratch(const LinearArgs<Real>& a, int n) {
-  Carver measure{nullptr};
-  LinearScratch(measure, a, is_backward, n);
-  return measure.used;
+  return largest_scratch<LinearScratch>(a, n, is_backward);
 }
 template <bool is_backward>
 void linear(const LinearArgs<Real>& a, void* scratch, const Member& m) {

@@ -18,7 +18,7 @@ struct LinearScratch {
   bool lazy;
   Index panel;  // elements of a member's panel, or of its sums over one row
   Parts parts;
-  LinearScratch(Carver& carver, const LinearArgs<Real>& a, bool backward, int n) {
+  LinearScratch(Carver& carver, const LinearArgs<Real>& a, int n, bool backward) {
     U = column_vectors(a.M, 1);
     row = unit_vectors(a.M) * kLanes + 64 / Index(sizeof(Real));
     const RowPanels w{nullptr, a.M, a.K, 1, U};
@@ -61,7 +61,7 @@ struct LinearScratch {
 
 void linear_forward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   Carver carver{static_cast<char*>(scratch)};
-  LinearScratch shared(carver, a, false, m.n);
+  LinearScratch shared(carver, a, m.n, false);
   Carver own_carver = shared.parts.of(scratch, m.id);
   const auto own = shared.member(own_carver, a);
   const RowPanels W{a.W, a.M, a.K, 1, shared.U};
@@ -81,7 +81,7 @@ void linear_forward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
 
 void linear_backward(const LinearArgs<Real>& a, void* scratch, const Member& m) {
   Carver carver{static_cast<char*>(scratch)};
-  LinearScratch shared(carver, a, true, m.n);
+  LinearScratch shared(carver, a, m.n, true);
   Carver own_carver = shared.parts.of(scratch, m.id);
   const auto own = shared.member(own_carver, a);
   const ColumnPanels W{a.W, a.M, a.K, 1, column_vectors(a.K, 1)};

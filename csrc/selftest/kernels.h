@@ -331,6 +331,22 @@ void check_linear(Report& report, const Dims& d, bool everything, uint64_t seed)
   }
 }
 
+// A runtime may give fewer threads than were asked for: their scratch must suffice whatever those choose.
+template <class Real>
+void check_linear_scratch(Report& report) {
+  const auto& k = kernels<Real>();
+  Real some = 0;
+  for (Index size = 16; size <= 1200; size += 16)
+    for (int n = 2; n <= 8; ++n) {
+      LinearArgs<Real> a{};
+      a.N = 3, a.K = a.M = size, a.dx = &some;
+      report.check(k.linear_forward_scratch(a, n) >= k.linear_forward_scratch(a, n - 1) &&
+                       k.linear_backward_scratch(a, n) >= k.linear_backward_scratch(a, n - 1),
+                   describe<Real>("linear", {1, a.N, a.K, a.M}) + ": " + std::to_string(n) +
+                       " threads have less room than one fewer");
+    }
+}
+
 // Several threads call at once, each with its own team: the first calls of the process, so that what is loaded and
 // chosen on first use is raced for too.
 template <class Cell, class Real>
@@ -391,6 +407,7 @@ void check_kernels(Report& report) {
         ++number;
         check_linear<Real>(report, {1, N, K, M}, number % 2, number);
       }
+  check_linear_scratch<Real>(report);
 }
 
 }  // namespace rnnfast
