@@ -222,6 +222,15 @@ struct MaskedRows {
   MaskKey random;
 };
 
+// States and gates of a tape in the caller's form: of each row the first of its slots.
+template <class Real>
+struct UnpackRows {
+  Index rows, H;
+  const Real* const* from;  // [unit vector][kept][lane]; of one slot the last vector may end with H
+  Real* const* to;          // (slots, H)
+  int kept, slots;
+};
+
 template <class Real>
 struct KernelTable {
   const char* isa;
@@ -233,6 +242,7 @@ struct KernelTable {
   void (*linear_backward)(const LinearArgs<Real>&, void* scratch, const Member&);
   size_t (*masked_rows_scratch)(const MaskedRows<Real>&, int n);
   void (*masked_rows)(const MaskedRows<Real>&, void* scratch, const Member&);
+  void (*unpack_rows)(const UnpackRows<Real>&, void* scratch, const Member&);  // needs no scratch
   void (*activation)(int which, const Real* in, Real* out, Index n);  // 0 sigmoid, 1 tanh, 2 relu
   uint64_t (*checksum)(const void* data, size_t bytes, uint64_t seed);
   // What a pass adds to `checksum` of its arguments.

@@ -72,9 +72,11 @@ def test_many_callers_at_once():
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("options", ["none", "mask", "flat"])
-def test_states_copied_together(cell, bidirectional, options):
+@pytest.mark.parametrize(("B", "H"), [(9, 130), (60, 256)])
+def test_states_copied_together(cell, bidirectional, options, B, H):
     """States and gates that are large enough for several threads are the same by one."""
-    T, B, I, H = 61, 9, 3, 130  # 280 KiB of each, and neither steps nor rows are even
+    # 280 KiB of each, and neither steps nor rows are even; 3.6 MiB, written past the caches.
+    T, I = 61, 3
     spec = rnnfast.CELLS[cell]
     kind = getattr(rnnfast, spec.function.upper())
     layer = kind(I, H, **spec.options, bidirectional=bidirectional, seed=0)
@@ -84,7 +86,7 @@ def test_states_copied_together(cell, bidirectional, options):
     if options == "mask":
         given = {"mask": rng.random((T, B)) < 0.8}
     elif options == "flat":
-        x, given = x.reshape(T * B, I), {"cu_seqlens": np.array([0, 7, 300, T * B])}
+        x, given = x.reshape(T * B, I), {"cu_seqlens": np.array([0, 7, *range(300, T * B, 60), T * B])}
     y, _, tape = layer.forward(x, **given)
     before = rnnfast.get_num_threads()
     kept = []
@@ -99,6 +101,10 @@ def test_states_copied_together(cell, bidirectional, options):
             assert one is None or one.tobytes() == other.tobytes()
     h = np.moveaxis(y.reshape(*y.shape[:-1], -1, H), -2, 0)
     assert np.array_equal(kept[1].h, h)
+    if options == "none":
+        few = layer.forward(x[:, :4])[2].states()
+        for whole, part in zip(kept[0], few, strict=True):
+            assert whole is None or np.array_equal(whole[:, :, :4], part)
 
 
 def test_long_calls_release_the_interpreter():

@@ -6,34 +6,22 @@
 namespace rnnfast {
 namespace {
 
-// One packed row's first slots, each H elements of the caller's behind the other. The width of a vector is known to the
-// compiler, which so copies it with a few moves and not by a call.
-template <class Real, int bytes>
-void unpack_row(const Real* from, int kept_slots, int slots, Index H, Real* out) {
-  constexpr Index lanes = bytes / Index(sizeof(Real));
-  const Index whole = H / lanes * lanes, rest = H - whole;
-  for (int k = 0; k < slots; ++k, from += lanes, out += H) {
-    const Real* vector = from;
-    for (Index unit = 0; unit < whole; unit += lanes, vector += lanes * kept_slots)
-      std::memcpy(out + unit, vector, bytes);
-    if (rest) std::memcpy(out + whole, vector, size_t(rest) * sizeof(Real));
-  }
-}
-
 template <class Real>
-auto unpack_row_of(size_t vector_bytes) {
-  return vector_bytes == 64   ? unpack_row<Real, 64>
-         : vector_bytes == 32 ? unpack_row<Real, 32>
-                              : unpack_row<Real, 16>;
-}
-
-// f(begin, end) for parts of n pieces of a copy, by as many threads as pay.
-template <class F>
-void copy_together(Index n, Index bytes, const F& f) {
-  run_copy({n, bytes, &f, [](const void* self, Index begin, Index end) {
-              (*static_cast<const F*>(self))(begin, end);
-            }});
-}
+struct RowList {
+  std::vector<const Real*> from;
+  std::vector<Real*> to;
+  explicit RowList(Index most) {
+    from.reserve(size_t(most));
+    to.reserve(size_t(most));
+  }
+  void add(const Real* source, Real* target) {
+    from.push_back(source);
+    to.push_back(target);
+  }
+  void unpack(Index H, int kept, int slots) const {
+    run_unpack_rows<Real>({Index(to.size()), H, from.data(), to.data(), kept, slots});
+  }
+};
 
 // Slots of packed rows, as the caller's (D, T, B, slots, H), flat (D, N, slots, H); zero at unused places.
 template <class Real>
@@ -44,7 +32,6 @@ py::array_t<Real> unpack(const PyTape& tape, bool gates) {
   const int slots = gates ? info.G : 1, kept_slots = gates ? info.K : 1;
   const Index lanes = kernels<Real>().lanes, units = padded_units(d.H, int(lanes));
   const Index rows = o.flat ? o.start.back() : d.T * d.B, n = slots * d.H;
-  const auto copy = unpack_row_of<Real>(size_t(lanes) * sizeof(Real));
   auto array = gates && o.flat ? lasting<Real>({tape.D, rows, slots, d.H})
                : gates         ? lasting<Real>({tape.D, d.T, d.B, slots, d.H})
                : o.flat        ? lasting<Real>({tape.D, rows, d.H})
@@ -57,15 +44,14 @@ py::array_t<Real> unpack(const PyTape& tape, bool gates) {
     const Sequence<Real> to = direction(dense_steps(o, d, n, array.mutable_data() + dir * rows * n),
                                         d.T, 0, o.reversed(dir));
     const Schedule s = o.scheduled ? o.schedule[dir].view() : Schedule{};
-    copy_together(d.T, rows * n * Index(sizeof(Real)), [&](Index first, Index last) {
-      for (Index t = first; t < last; ++t) {
-        const Index begin = s.first ? s.first[t] : t * d.B,
-                    end = s.first ? s.first[t + 1] : begin + d.B;
-        for (Index p = begin; p < end; ++p)
-          copy(base + p * units * kept_slots, kept_slots, slots, d.H,
-               to.row(t, s.first ? s.row[p] : p - begin));
-      }
-    });
+    RowList<Real> list(rows);
+    for (Index t = 0; t < d.T; ++t) {
+      const Index begin = s.first ? s.first[t] : t * d.B,
+                  end = s.first ? s.first[t + 1] : begin + d.B;
+      for (Index p = begin; p < end; ++p)
+        list.add(base + p * units * kept_slots, to.row(t, s.first ? s.row[p] : p - begin));
+    }
+    list.unpack(d.H, kept_slots, slots);
     if (!gates && o.hold && o.scheduled) {
       // Unused places hold the state before: initial states and replacements have copies on the tape, padded.
       std::vector<Real> initial(size_t(d.B * d.H)), replaced(size_t(s.replacements * d.H));
@@ -102,13 +88,12 @@ py::tuple states_impl(const PyTape& tape) {
   const Index rows = o.flat ? o.start.back() : d.T * d.B;
   auto h = o.flat ? lasting<Real>({tape.D, rows, d.H}) : lasting<Real>({tape.D, d.T, d.B, d.H});
   Real* to = h.mutable_data();
-  for (int dir = 0; dir < tape.D; ++dir, to += rows * d.H)
-    copy_together(rows, rows * d.H * Index(sizeof(Real)), [&](Index first, Index last) {
-      for (Index i = first; i < last; ++i) {
-        const Real* from = o.flat ? y.base + i * y.batch : y.row(i / d.B, i % d.B);
-        std::memcpy(to + i * d.H, from + dir * d.H, size_t(d.H) * sizeof(Real));
-      }
-    });
+  for (int dir = 0; dir < tape.D; ++dir, to += rows * d.H) {
+    RowList<Real> list(rows);
+    for (Index i = 0; i < rows; ++i)
+      list.add((o.flat ? y.base + i * y.batch : y.row(i / d.B, i % d.B)) + dir * d.H, to + i * d.H);
+    list.unpack(d.H, 1, 1);
+  }
   out[0] = std::move(h);
   if (info.S > 1) out[1] = unpack<Real>(tape, false);
   return out;

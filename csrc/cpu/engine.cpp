@@ -177,13 +177,13 @@ void run_masked_rows(const MaskedRows<Real>& args, int threads) {
   run_jobs(&args, 1, n, k.masked_rows_scratch, k.masked_rows);
 }
 
-void run_copy(const SharedCopy& copy) {
-  const int n = copy.bytes < kSharedCopyBytes ? 1 : most_threads(0);
-  run_jobs<SharedCopy>(
-      &copy, 1, n, [](const SharedCopy&, int) { return size_t(0); },
-      [](const SharedCopy& c, void*, const Member& m) {
-        c.run(c.self, c.count * m.id / m.n, c.count * (m.id + 1) / m.n);
-      });
+template <class Real>
+void run_unpack_rows(const UnpackRows<Real>& args) {
+  const Index bytes = args.rows * args.slots * args.H * Index(sizeof(Real));
+  const int n = bytes < kSharedCopyBytes ? 1 : most_threads(0);
+  run_jobs<UnpackRows<Real>>(
+      &args, 1, n, [](const UnpackRows<Real>&, int) { return size_t(0); },
+      kernels<Real>().unpack_rows);
 }
 
 template <class Real>
@@ -205,6 +205,7 @@ Index tape_mask_size(Index rows, Index H) {
   template void run_linear_forward<Real>(const LinearArgs<Real>&, int);          \
   template void run_linear_backward<Real>(const LinearArgs<Real>&, int);         \
   template void run_masked_rows<Real>(const MaskedRows<Real>&, int);             \
+  template void run_unpack_rows<Real>(const UnpackRows<Real>&);                  \
   template Index tape_cell_size<Real>(CellId, Index, Index);                     \
   template Index tape_state_size<Real>(Index, Index);                            \
   template Index tape_mask_size<Real>(Index, Index);

@@ -32,13 +32,8 @@ void run_linear_backward(const LinearArgs<Real>& args, int threads);
 template <class Real>
 void run_masked_rows(const MaskedRows<Real>& args, int threads);
 
-// A copy of `count` pieces, of so many bytes in all: run(self, begin, end) copies some of them.
-struct SharedCopy {
-  Index count, bytes;
-  const void* self;
-  void (*run)(const void* self, Index begin, Index end);
-};
-void run_copy(const SharedCopy& copy);
+template <class Real>
+void run_unpack_rows(const UnpackRows<Real>& args);
 
 // Elements of a tape's parts, for so many places.
 template <class Real>

@@ -5,6 +5,7 @@
 #include "linear.h"
 #include "peaks.h"
 #include "scan_backward.h"
+#include "unpack.h"
 
 #define RNNFAST_JOIN_(a, b, c) a##b##_##c
 #define RNNFAST_JOIN(a, b, c) RNNFAST_JOIN_(a, b, c)
@@ -174,6 +175,7 @@ extern "C" __attribute__((visibility("hidden"))) const KernelTable<Real> RNNFAST
     linear<true>,
     masked_rows_scratch,
     masked_rows,
+    unpack_rows,
     activation,
     checksum,
     weight_checksum,
