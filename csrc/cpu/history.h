@@ -22,6 +22,12 @@ struct Walk {
     if (!schedule.first) return {t * B + rows.begin, t * B + rows.end};
     return {lower_bound(t, rows.begin), lower_bound(t, rows.end)};
   }
+  // Whether row b is used at step t.
+  RNNFAST_INLINE bool uses(Index t, Index b) const {
+    if (!schedule.first) return true;
+    const Index place = lower_bound(t, b);
+    return place < schedule.first[t + 1] && schedule.row[place] == b;
+  }
   // f(p, b, source) for places of step t: the row, and where the state that enters is. Two loops, since in the plain
   // one the source is the same for all rows.
   template <class F>

@@ -65,6 +65,9 @@ struct CellBackward {
   const Real* const* zoneout[Cell::S];
   const Real* params;  // null: none
   Real gradient_clip;  // 0: none
+  // Where what arrives belongs to the state that a reset put in place, and not to this step: (H,) rows that it is added
+  // to, of a row all of them or none. Null: nowhere.
+  Real* const* leaves[Cell::S];
 
   RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
                                  const Real* dh) const {
@@ -124,6 +127,15 @@ struct CellBackward {
     });
     if constexpr (extras) {
       received.add(dh, ds[0], each);
+      if (leaves[0])
+        each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
+          if (!leaves[0][row]) return;
+          unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
+            Real* const to = leaves[j][row] + at;
+            raw_store(to, raw_load(to, lanes) + ds[j].at[n].v, lanes);
+            ds[j].at[n] = Vec(Raw{});
+          });
+        });
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if (dstates[j])
           each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
@@ -182,7 +194,7 @@ struct StateGradient {
   int NV, S;
   Received received;
   const Real* const* carry[kMaxStates];
-  Real* const* to[kMaxStates];  // (H,) rows; null: not wanted
+  Real* const* to[kMaxStates];  // (H,) rows
   bool add;
 
   RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
@@ -195,7 +207,6 @@ struct StateGradient {
         const int lanes = int(min_of(kLanes, H - at));
         const auto here = [&](auto&& f) RNNFAST_INLINE_LAMBDA { f(Constant<0>{}, r, at); };
         for (int j = 0; j < S; ++j) {
-          if (!to[j]) continue;
           Bundle<1> dh, d;
           dh.at[0] = raw_load(dh_tile);
           d.at[0] = raw_load(carry[j][r] + at);
@@ -233,9 +244,13 @@ struct BackwardScratch {
     const Real** factor;
     Real* bound;
     Real** gradient[kMaxStates];
-    const Real** product;  // by b: the dgh of the step after, null: none
-    Index* sent;           // by b: its place at that step
-    Index* borders;        // first steps of the chunks, where a schedule makes them uneven
+    // Resets that put a state in place. The product that the step before them computes anyway has its gradient:
+    Index* leaving;             // by b: one more than the number of the reset that waits for it
+    Real** leaves[kMaxStates];  // by slot of the step, as CellBackward has it
+    Real* nowhere;              // of a state that nothing was given for
+    const Real** product;       // by b: the dgh of the step after, null: none
+    Index* sent;                // by b: its place at that step
+    Index* borders;             // first steps of the chunks, where a schedule makes them uneven
     Real *panels, *products;
     int32_t *stamp, *slots;
     MaskRows masks;
@@ -311,6 +326,10 @@ struct BackwardScratch {
     m.dgates = table(a.dgates.base);
     m.factor = table(MaskRows::drops(o));
     m.bound = o.gradient_clip > 0 ? carver.take<Real>(d.B) : nullptr;
+    m.leaving = a.replaces() ? carver.take<Index>(d.B) : nullptr;
+    for (int s = 0; s < Cell::S; ++s)
+      m.leaves[s] = a.replaces() ? carver.take<Real*>(d.B) : nullptr;
+    m.nowhere = a.replaces() ? carver.take<Real>(d.H) : nullptr;
     m.product = table(true);
     m.sent = carver.take<Index>(d.B);
     m.borders = o.schedule.first ? carver.take<Index>(d.T + 1) : nullptr;
@@ -393,7 +412,9 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     for (Index i = rows.begin; i < rows.end; ++i) {
       own.product[i] = nullptr;
       own.sent[i] = 0;
+      if (own.leaving) own.leaving[i] = 0;
     }
+    if (own.nowhere) memset(own.nowhere, 0, size_t(d.H) * sizeof(Real));
     m.barrier();
   }
 
@@ -443,32 +464,43 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     for (int s = 0; s < S; ++s) {
       gradient.carry[s] = own.carry[s];
       gradient.to[s] = own.gradient[s];
-      if (add && !a.dreplacement[s]) gradient.to[s] = nullptr;
     }
     gradient.add = add;
     multiply(any, false, n, epilogue(gradient));
   };
-  // The border before step t: resets take their rows' gradient, a cut drops it.
-  const auto border = [&](Index t) RNNFAST_INLINE_LAMBDA {
+  // Where the gradient of state s goes that reset k put in place.
+  const auto target = [&](int s, Index k) RNNFAST_INLINE_LAMBDA {
+    return a.dreplacement[s] ? a.dreplacement[s] + o.schedule.reset_source[k] * d.H : own.nowhere;
+  };
+  // The border before step t: resets take their rows' gradient, a cut drops it. `follows`: step t - 1 comes next, and
+  // those of its rows leave it to that step.
+  const auto border = [&](Index t, bool follows) RNNFAST_INLINE_LAMBDA {
     const Range resets = walk.resets(t, rows);
-    if (resets.size() > 0 && a.replaces()) {
+    if (own.leaving) {
       bool any = false;
+      Index n = 0;
       for (Index k = resets.begin; k < resets.end; ++k) {
-        any |= receive(k - resets.begin, o.schedule.reset_row[k]);
-        for (int s = 0; s < S; ++s)
-          if (a.dreplacement[s])
-            own.gradient[s][k - resets.begin] =
-                a.dreplacement[s] + o.schedule.reset_source[k] * d.H;
+        const Index b = o.schedule.reset_row[k];
+        if (follows && walk.uses(t - 1, b)) {
+          own.leaving[b] = k + 1;
+          continue;
+        }
+        any |= receive(n, b);
+        for (int s = 0; s < S; ++s) own.gradient[s][n] = target(s, k);
+        ++n;
       }
-      leave(any, resets.size(), true);
+      if (n > 0) leave(any, n, true);
     }
-    for (Index k = resets.begin; k < resets.end; ++k) cut(o.schedule.reset_row[k]);
+    const auto cut_unless_leaving = [&](Index b) RNNFAST_INLINE_LAMBDA {
+      if (!own.leaving || !own.leaving[b]) cut(b);
+    };
+    for (Index k = resets.begin; k < resets.end; ++k) cut_unless_leaving(o.schedule.reset_row[k]);
     if (t > 0 && t == o.burn_in)
       for (Index b = rows.begin; b < rows.end; ++b) cut(b);
     // A row that has ended is cut no more, or its final state's gradient would depend on the rows beside it.
     if (t > 0 && o.tbptt > 0 && t % o.tbptt == 0)
       for (Index b = rows.begin; b < rows.end; ++b)
-        if (!o.schedule.lengths || t < o.schedule.lengths[b]) cut(b);
+        if (!o.schedule.lengths || t < o.schedule.lengths[b]) cut_unless_leaving(b);
   };
 
   // Chunk borders are counted from the first step.
@@ -485,12 +517,18 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     const Index t0 = max_of(stop, own.borders ? own.borders[chunks - 1] : (t1 - 1) / even * even);
     const Index first = walk.first(t0), n = walk.first(t1) - first;
     for (Index t = t1 - 1; t >= t0; --t) {
-      if (t + 1 < d.T) border(t + 1);
+      if (t + 1 < d.T) border(t + 1, true);
       const Range at = walk.at(t, rows);
-      bool any = false;
+      bool any = false, leaves = false;
       walk.each(t, at, [&](Index p, Index b, Source from) RNNFAST_INLINE_LAMBDA {
         const Index r = p - at.begin;
         any |= receive(r, b);
+        if (own.leaving) {
+          const Index k = own.leaving[b];
+          for (int s = 0; s < S; ++s) own.leaves[s][r] = k ? target(s, k - 1) : nullptr;
+          own.leaving[b] = 0;
+          leaves |= k > 0;
+        }
         unroll<S>([&](auto s) RNNFAST_INLINE_LAMBDA {
           if (Cell::reads_state(s)) own.state[s][r] = history.state(s, from, b);
         });
@@ -520,13 +558,14 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
           cell.carry[s] = own.carry[s];
           cell.dstates[s] = own.dstates[s];
           cell.zoneout[s] = own.zoneout[s];
+          cell.leaves[s] = leaves ? own.leaves[s] : nullptr;
         }
         cell.dgates = own.dgates;
         cell.params = o.has_params ? o.params : nullptr;
         cell.gradient_clip = o.gradient_clip;
         multiply(any, t & 1, at.size(), epilogue(cell));
       };
-      extras ? run(Constant<1>{}) : run(Constant<0>{});
+      extras || leaves ? run(Constant<1>{}) : run(Constant<0>{});
       walk.each(t, at, [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
         own.product[b] = shared.dgh + (p - first) * row;
         own.sent[b] = p;
@@ -606,7 +645,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   }
 
   // The initial states: the border before step 0, or the end of a burn-in, which nothing passes.
-  if (stop < d.T) border(stop);
+  if (stop < d.T) border(stop, false);
   if (a.dstate0[0]) {
     if (o.burn_in > 0)
       for (Index b = rows.begin; b < rows.end; ++b) cut(b);
