@@ -5,7 +5,10 @@
 namespace rnnfast {
 namespace {
 
-// Copies of so many bytes are written past the caches, which would read each line before it is written.
+// Copies of so many bytes are written past the caches, which would read each line before it is written. All states and gates of
+// (128, 64, 128, 256), 8 to 32 MiB each, took one thread 0.52 (LSTM), 0.57 (GRU) and 0.77 (RNN) of the time, of (128, 32, 64,
+// 128), gates of 2 to 8 MiB, 0.87, 0.89 and, not written so, 1.16 (AVX-512, Emerald Rapids). From where on: as for the gates of a
+// tape (scan_forward.h).
 constexpr Index kStreamedCopy = Index(3) << 20;
 
 void unpack_rows(const UnpackRows<Real>& a, void*, const Member& m) {
