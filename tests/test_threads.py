@@ -86,7 +86,8 @@ def test_states_copied_together(cell, bidirectional, options, B, H):
     if options == "mask":
         given = {"mask": rng.random((T, B)) < 0.8}
     elif options == "flat":
-        x, given = x.reshape(T * B, I), {"cu_seqlens": np.array([0, 7, *range(300, T * B, 60), T * B])}
+        x = x.reshape(T * B, I)
+        given = {"cu_seqlens": np.array([0, 7, *range(300, T * B, 60), T * B])}
     y, _, tape = layer.forward(x, **given)
     before = rnnfast.get_num_threads()
     kept = []
