@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy import ndarray
@@ -91,11 +91,13 @@ _DEFAULTS: dict[str, Any] = {
     **{"pad_output": "zero", "burn_in": 0},
 }
 _LEFT_OUT = object()
+_Options = TypeVar("_Options", bound=Mapping[str, Any])
 
 
-def that_ask(given: Mapping[str, Any]) -> dict[str, Any]:
+def that_ask(given: _Options) -> _Options:
     """Leave out what is given as its default: alone it leaves the call a plain one."""
-    return {n: value for n, value in given.items() if value is not _DEFAULTS.get(n, _LEFT_OUT)}
+    asked = {n: value for n, value in given.items() if value is not _DEFAULTS.get(n, _LEFT_OUT)}
+    return cast(_Options, asked)
 
 
 # Options that stay the same from call to call ----------------------------------------------------
