@@ -127,10 +127,11 @@ def test_between_layers(H, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("reverse", ["", "reverse"])
+@pytest.mark.parametrize("to", ["", "reset_state"])
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_no_gradient_crosses_a_reset(cell, reverse, dtype):
+def test_no_gradient_crosses_a_reset(cell, to, reverse, dtype):
     """It is exactly zero on the other side, and in the initial state, and is not on this side."""
-    features = {"reset", "reset_state", "recurrent_dropout", "zoneout"} | ({reverse} - {""})
+    features = {"reset", "recurrent_dropout", "zoneout"} | ({to, reverse} - {""})
     problem = build(features, 5, cell, dtype, T=8, B=3, H=9)
     flags = np.zeros((8, 3), bool)
     border = 4
