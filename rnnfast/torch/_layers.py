@@ -20,11 +20,11 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import _values
 from ..cells import CELLS, CellSpec
 from ..errors import ArgumentError
-from . import (  # noqa: F401
+from . import (
     _composed,
     _cuda_device,
-    _custom_ops,
     _dispatch,
+    _in_graph,
     _options,
     _quick,
     _weights,
@@ -104,8 +104,12 @@ class Recurrent(nn.RNNBase):
     # What the layer is ---------------------------------------------------------------------------
 
     @property
+    def _name(self) -> str:
+        return _CELLS[self.mode]
+
+    @property
     def _spec(self) -> CellSpec:
-        return CELLS[_CELLS[self.mode]]
+        return CELLS[self._name]
 
     @property
     def _who(self) -> str:
@@ -175,7 +179,7 @@ class Recurrent(nn.RNNBase):
             _dispatch.count("stock", weights)
             return super().forward(input, hx)
         call = plain_call(
-            _CELLS[self.mode],
+            self._name,
             self.num_layers,
             1 + self.bidirectional,
             self.bias,
@@ -217,7 +221,7 @@ class Recurrent(nn.RNNBase):
         return weights
 
     def _found(self) -> Weights | DeviceWeights | str:
-        cell, D = _CELLS[self.mode], 1 + self.bidirectional
+        cell, D = self._name, 1 + self.bidirectional
         names, shapes = self._flat_weights_names, self._weight_shapes
         return _weights.find(self, cell, names, D, self.bias, shapes)
 
@@ -303,133 +307,12 @@ class Recurrent(nn.RNNBase):
 
     def _forward_compiled(self, input: Any, hx: Any, options: dict[str, Any]) -> Any:
         """Lay a call into the graph of a compiler: as our operator, or as PyTorch's layer."""
-        own = bool(options) or self._wants_own()
         if isinstance(input, PackedSequence) and not torch.compiler.is_exporting():
             # PyTorch's layer cannot be traced with one, for its number of rows is a value of a
             # tensor. So the graph breaks, and the call is an eager one.
             return torch.compiler.disable(_quick.run)(self, input, hx, options)
-        weights, single = self._weights(), self.mode != "LSTM"
-        if own and isinstance(input, Tensor) and torch.is_autocast_enabled(input.device.type):
-            # As in an eager call: the operator knows nothing of autocast, and nor do its states.
-            with torch.autocast(input.device.type, enabled=False):
-                return self._forward_compiled(input.to(weights[0].dtype), hx, options)
-        entries, reason = _dispatch.in_graph(input, hx, 1 if single else 2, weights)
-        if self.proj_size > 0:
-            reason = "proj_size"
-        elif reason is None and (
-            input.dim() not in (2, 3)
-            or input.shape[1 if self.batch_first and input.dim() == 3 else 0] == 0
-            or any(s.dim() != input.dim() for s in entries)
-        ):
-            reason = _dispatch.REFUSED
-        if reason is not None and own:
-            raise ArgumentError(
-                f"{self._who}: options of its own are compiled for padded input of float32 or "
-                "float64 on the CPU, and not for export; call the layer outside of torch.compile "
-                "(torch.compiler.disable)."
-            )
-        if reason is not None:
-            _dispatch.count_traced(reason)
-            return super().forward(input, hx)
-        unbatched = input.dim() == 2
-        row = 0 if self.batch_first else 1
-        x = input.unsqueeze(row) if unbatched else input
-        states: list[Tensor] = [s.unsqueeze(1) if unbatched else s for s in entries]
-        if states:
-            self.check_forward_args(x, states[0] if single else tuple(states), None)
-        else:
-            self.check_input(x, None)
-        L, D = self.num_layers, 1 + self.bidirectional
-        resets: list[Tensor] = []
-        arrays: list[Tensor] = []
-        settings = ""
-        if own:  # first, for it may draw a seed, as an eager call does before it draws masks
-            states, resets, arrays, settings = self._compiled_options(x, states, options, unbatched)
-        masks: list[Tensor] = []
-        if self.training and self.dropout > 0:
-            T, B = (x.shape[1], x.shape[0]) if self.batch_first else (x.shape[0], x.shape[1])
-            ones = x.new_ones(T, B, D * self.hidden_size)
-            masks = [torch.dropout(ones, self.dropout, True) for _ in range(L - 1)]
-        tensors = (x, *states, *resets, *weights)
-        keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        y, *last, _ = torch.ops.rnnfast.scan(
-            *(x, states, resets, weights, masks, arrays, settings),
-            *(_CELLS[self.mode], L, D, self.bias, self.batch_first, keep),
-        )
-        S = 1 if single else 2
-        last, everything = last[:S], last[S:]
-        if unbatched:
-            y, last = y.squeeze(row), [s.squeeze(1) for s in last]
-            everything = [a.squeeze(row + 1) for a in everything]
-        final = last[0] if single else tuple(last)
-        if not everything:
-            return y, final
-        return y, final, States(everything[0], None if single else everything[1], everything[-1])
-
-    def _compiled_options(
-        self, x: Tensor, states: list[Tensor], options: dict[str, Any], unbatched: bool
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], str]:
-        """Return initial states, replacements, arrays and settings as the operator takes them."""
-        _options.refuse_unknown(self._who, options)
-        given: dict[str, Any] = {name: getattr(self, name) for name in _options.CELL}
-        given.update((k, v) for k, v in options.items() if v is not None)
-        if unbatched and "lengths" in given:
-            raise ArgumentError(
-                f"{self._who}: lengths is given, but input is a single unbatched row; expected no "
-                "lengths. Use input[:length]."
-            )
-        resets = self._compiled_resets(given, unbatched)
-        reset_to = given.get("reset_to", "zero")
-        learned = self._learned(x, None, True, not states, reset_to)
-        if learned is not None:
-            states = states or list(learned)
-            if reset_to == "learned" and given.get("reset") is not None and not resets:
-                # (D*L, B, H), the same at every step; what is left to check is that reset_state
-                # is not given too.
-                resets = [s.unsqueeze(1) for s in learned]
-                given.pop("reset_to")
-        if self.training and given.get("seed") is None:
-            zoneout = given["zoneout"]
-            drawn = any(zoneout) if isinstance(zoneout, tuple) else zoneout
-            if drawn or given["recurrent_dropout"] or given["weight_drop"]:
-                # As `_options.read` draws it.
-                given["seed"] = torch.randint(2**63 - 1, (), device="cpu")
-        names: list[str] = []
-        arrays: list[Tensor] = []
-        for name in ("lengths", "mask", "reset", "row_ids", "seed", "t0"):
-            value = given.pop(name, None)
-            if value is None:
-                continue
-            if not isinstance(value, Tensor):
-                if name == "seed" and value >= 2**63:
-                    value -= 2**64  # the same 64 bits
-                value = torch.as_tensor(value)
-            if name in ("mask", "reset") and unbatched:
-                value = value.unsqueeze(1)
-            elif name in ("mask", "reset") and self.batch_first:
-                value = value.transpose(0, 1)
-            # A copy: the caller may change it before backward.
-            arrays.append(value.clone())
-            names.append(name)
-        given |= {"who": self._who, "training": self.training, "arrays": names}
-        settings = "{" + ", ".join(f"{k!r}: {v!r}" for k, v in given.items()) + "}"
-        return states, resets, arrays, settings
-
-    def _compiled_resets(self, given: dict[str, Any], unbatched: bool) -> list[Tensor]:
-        """Take `reset_state` out of the options: S replacements (D*L, T or 1, B, H), or none."""
-        state = given.pop("reset_state", None)
-        entries = list(state) if isinstance(state, (tuple, list)) else [state]
-        some = [t for t in entries if t is not None]
-        if not some:
-            return []
-        # What is left out is zero; all have as many steps.
-        entries = [torch.zeros_like(some[0]) if t is None else t for t in entries]
-        if unbatched:
-            entries = [t.unsqueeze(2) for t in entries]
-        elif self.batch_first:
-            entries = [t.transpose(1, 2) for t in entries]
-        steps = max(t.shape[1] for t in entries)
-        return [t.expand(-1, steps, -1, -1) for t in entries]
+        result = _in_graph.run(self, input, hx, options)
+        return super().forward(input, hx) if result is None else result
 
     # Calls with keywords of ours -----------------------------------------------------------------
 
@@ -459,7 +342,7 @@ class Recurrent(nn.RNNBase):
             isinstance(weights, DeviceWeights),
         )
         call = Call(
-            _CELLS[self.mode],
+            self._name,
             self.num_layers,
             1 + self.bidirectional,
             self.bias,
