@@ -15,6 +15,7 @@ from types import ModuleType
 
 import pytest
 from conftest import require
+from processes import PYTHON, environment
 
 import rnnfast
 
@@ -23,8 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def fresh(code: str) -> str:
     """What a new interpreter prints, away from this folder's sources."""
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [*PYTHON, "-c", code]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_import_needs_numpy_alone() -> None:

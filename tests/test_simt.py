@@ -53,9 +53,11 @@ def linked(folder: Path, *flags: str) -> Path:
 def runner(program: Path, *before: str) -> Run:
     def run(name: str, **environment: object) -> str:
         changed = {key: str(value) for key, value in environment.items()}
+        # Not the sanitizer of the process that runs the tests: the program has its own.
+        inherited = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
         done = subprocess.run(
             [*before, program, name],
-            env={**os.environ, **changed},
+            env=inherited | changed,
             capture_output=True,
             text=True,
             timeout=120,
