@@ -94,9 +94,17 @@ _LEFT_OUT = object()
 _Options = TypeVar("_Options", bound=Mapping[str, Any])
 
 
-def that_ask(given: _Options) -> _Options:
-    """Leave out what is given as its default: alone it leaves the call a plain one."""
-    asked = {n: value for n, value in given.items() if value is not _DEFAULTS.get(n, _LEFT_OUT)}
+def that_ask(given: _Options, kind: type) -> _Options:
+    """Leave out options given at their defaults: alone they leave the call a plain one.
+
+    What is no option of this kind stays, for `check_names` to refuse.
+    """
+    known = kind.__annotations__
+    asked = {
+        name: value
+        for name, value in given.items()
+        if name not in known or value is not _DEFAULTS.get(name, _LEFT_OUT)
+    }
     return cast(_Options, asked)
 
 

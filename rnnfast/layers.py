@@ -371,7 +371,7 @@ class Recurrent:
         """
         stack, parameters = self._stack, self.parameters
         if options:
-            options = _call.that_ask(options)
+            options = _call.that_ask(options, LayerCallOptions)
         if not options and return_states is False:
             y, state, _ = stack.forward(parameters.rows, parameters.initial, x, state)
             return y, state
@@ -430,7 +430,7 @@ class Recurrent:
         if type(training) is not bool:
             training = _values.switch(f"{stack.who}.forward", "training", training)
         if options:
-            options = _call.that_ask(options)
+            options = _call.that_ask(options, LayerForwardOptions)
         if not options and not (training and stack.random):
             return stack.forward(parameters.rows, parameters.initial, x, state, True)
         _call.check_names(f"{stack.who}.forward", options, LayerForwardOptions)
@@ -523,7 +523,7 @@ class PreparedLayer:
         There is no `return_states`: a prepared layer keeps nothing of a call.
         """
         if options:
-            options = _call.that_ask(options)
+            options = _call.that_ask(options, LayerCallOptions)
         if not options:
             y, state, _ = self._stack.forward(self._rows, self._initial, x, state)
         else:

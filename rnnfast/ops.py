@@ -40,6 +40,9 @@ __all__ = [
 
 _compiled = _backend.compiled
 _ran = _backend.ran
+_KINDS = {False: FunctionOptions, True: FunctionForwardOptions}
+"""The options of a function, by whether it keeps a tape."""
+
 _PLAIN = Call()
 
 
@@ -156,7 +159,7 @@ def _forward(cell, who, x, row, state, reverse, out, threads, device, options, k
     if type(reverse) is not bool:
         reverse = _values.switch(who, "reverse", reverse)
     if options:
-        options = _call.that_ask(options)
+        options = _call.that_ask(options, _KINDS[keep_tape])
     if core is not None and not options and out is None and type(x) is ndarray and x.ndim == 3:
         steps = x[::-1] if reverse else x
         result = core.forward(cell, steps, (row,), state, None, keep_tape, threads)
@@ -182,7 +185,7 @@ def _settled(device, cell, row):
 def _forward_checked(cell, who, x, row, state, reverse, out, threads, device, options, keep_tape):
     spec = CELLS[cell]
     engine = _backend.resolve(device, who, x)
-    _call.check_names(who, options, FunctionForwardOptions if keep_tape else FunctionOptions)
+    _call.check_names(who, options, _KINDS[keep_tape])
     check = _backend.checker(engine)(who, G=(spec.G, "the cell"))
     x = check.entered("x", x)
     flat = _call.enter_flat(check, options)

@@ -333,3 +333,16 @@ def test_defaults_in_so_many_words_are_the_plain_call(monkeypatch: pytest.Monkey
     for call in (layer.forward, layer, layer.prepare()):
         with pytest.raises(AssertionError, match="the road of options"):
             call(x, **DEFAULTS | {"lengths": np.full(B, T)})
+
+
+@pytest.mark.parametrize("given", [{"burn_in": 0}, {"tbptt": None}])
+def test_a_default_of_what_is_no_option_here_is_refused(given: dict[str, Any]) -> None:
+    """Only `forward` has a backward pass to cut."""
+    layer = rnnfast.LSTM(I, H, seed=0)
+    x = draw(T, B, I).astype(np.float32)
+    row = [layer.parameters[name] for name in layer.parameters]
+    layer.forward(x, **given)
+    rnnfast.lstm_forward(x, *row, **given)
+    for call in (layer, layer.prepare(), lambda x, **named: rnnfast.lstm(x, *row, **named)):
+        with pytest.raises(TypeError, match=f"no option '{next(iter(given))}'"):
+            call(x, **given)
