@@ -3,10 +3,10 @@
 
     python tests/option_bits_long.py 10000 [first seed]
 
-Most configurations leave some laws nothing to say: there is no reset, or no lengths. So some laws
-are favoured in turn, and a configuration counts for those alone that did say something. The counts
-are printed at the end; before that, the seed of each configuration that breaks a law, and the
-status is then 1.
+Most configurations leave some laws nothing to say: there is no reset, or no lengths. So some laws,
+or none, are favoured in turn, and a configuration counts for those alone that did say something.
+The counts are printed at the end; before that, the seed of each configuration that breaks a law,
+and the status is then 1.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ FAVOURS = (
     Favour(["flat"], D=2),
     Favour(["reset", "lengths"], ["flat", "burn_in", "tbptt"], D=1),
     Favour(["reset", "flat"], ["burn_in", "tbptt"], D=1),
+    Favour(),
 )
 
 

@@ -85,7 +85,8 @@ def test_each_option_in_tf32(family: str, name: str, cell: str) -> None:
 @pytest.mark.parametrize("law", sorted(set(option_laws.LAWS) - {"threads"}))
 def test_laws_in_tf32(family: str, law: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of a sum does not depend on the rows beside it, nor on where a sequence is cut."""
-    monkeypatch.setattr(option_laws, "core", engine)
+    for name, value in (("core", engine), ("plainly", run_in_tf32), ("eps", EPS)):
+        monkeypatch.setattr(option_laws, name, value)
     rng = np.random.default_rng(1)
     for D in (1, 2):
         for name in SINGLES:

@@ -100,7 +100,7 @@ def test_sums_of_pieces_where_plain_arithmetic_is_exact_by_chance():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_wrong_sums_of_pieces_are_found(dtype):
-    """However the numbers of a call are moved, what is off by more than rounding stays so."""
+    """Over calls with other numbers too, what is off by more than rounding is."""
     problem = build(set(), 3, "gru", dtype, T=6, B=1, I=2, H=16)
     judge_sums(problem, lambda p: pieces(p, [0, 3, 6], 1))
     for wrong in ("dW_0", "dR_0", "dbW_0", "dbR_0"):
