@@ -498,6 +498,50 @@ def test_forget_bias_of_tensorflow_1() -> None:
         weights.export(layer, "tensorflow1", forget_bias="1")
 
 
+def test_cell_clip_of_tensorflow_1() -> None:
+    layer = rnnfast.LSTM(3, 4, cell_clip=0.125, dtype=np.float64, device="numpy", seed=1)
+    settings = weights.settings(layer, "tensorflow1")
+    assert settings["cell_clip"] == 0.125
+    theirs = weights.export(layer, "tensorflow1", **settings)
+    x = np.random.default_rng(0).standard_normal((5, 2, 3))
+    h = c = np.zeros((2, 4))
+    for t in range(5):
+        i, j, f, o = blocks(tensorflow1_rnn(theirs[0], x[t], h), 4)
+        # LSTMCell bounds the new cell state before the output gate.
+        c = np.clip(sigmoid(f + 1.0) * c + sigmoid(i) * np.tanh(j), -0.125, 0.125)
+        h = sigmoid(o) * np.tanh(c)
+        np.testing.assert_allclose(layer(x)[0][t], h, rtol=0, atol=1e-14)
+    assert (abs(c) == 0.125).any()
+    weights.load(layer, "tensorflow1", theirs, **settings)
+    for other in ({}, {"cell_clip": None}, {"cell_clip": 0.25}):
+        with pytest.raises(rnnfast.ArgumentError, match=r"needs cell_clip=0.125"):
+            weights.load(layer, "tensorflow1", theirs, **other)
+
+
+@pytest.mark.parametrize("system", weights.systems("lstm"))
+def test_no_settings_of_what_a_system_does_not_have(system: str) -> None:
+    plain = dict(dtype=np.float64, device="numpy", num_layers=2)
+    for options, words in (
+        ({"cell_clip": 0.5}, r"cell_clip of the layer is 0\.5, expected None"),
+        ({"zoneout": 0.1}, r"zoneout of the layer is 0\.1, expected 0\.0"),
+        ({"zoneout": (0.0, 0.1)}, r"zoneout of the layer is \(0\.0, 0\.1\), expected 0\.0"),
+        ({"residual": True}, "residual of the layer is True, expected False"),
+    ):
+        layer = rnnfast.LSTM(4, 4, **plain, **options)
+        if system == "tensorflow1" and "cell_clip" in options:
+            assert weights.settings(layer, system)["cell_clip"] == 0.5
+            continue
+        with pytest.raises(rnnfast.ArgumentError, match=f"{words}: no setting of '{system}'"):
+            weights.settings(layer, system)
+        expected = weights.settings(rnnfast.LSTM(4, 4, **plain), system)
+        assert weights.settings(layer.parameters, system) == expected
+    for options in ({"dropout": 0.5, "recurrent_dropout": 0.5}, {"weight_drop": 0.5}):
+        assert weights.settings(rnnfast.LSTM(4, 4, **plain, **options), system) == expected
+    one = dict(plain, num_layers=1)
+    once = weights.settings(rnnfast.LSTM(4, 4, **one, residual=True), system)
+    assert once == weights.settings(rnnfast.LSTM(4, 4, **one), system)
+
+
 # Parameters without a layer ----------------------------------------------------------------------
 
 

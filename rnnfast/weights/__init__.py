@@ -2,7 +2,7 @@
 
 Gate orders come from `rnnfast.CELLS`, the form of the arrays from one row per system;
 docs/weights.md shows each. Not a part of the weights, and so left to the caller: states, dropout
-and what else a layer was made with.
+and what else a layer was made with; `settings` refuses where another system cannot have it.
 """
 
 from __future__ import annotations
@@ -196,12 +196,14 @@ def settings(
     -------
     dict
         By the names of that system's arguments (ONNX: attributes), functions by their name. What
-        makes no difference is not in it: axes, dropout.
+        makes no difference to an evaluation is not in it: axes, dropout, weight drop.
 
     Raises
     ------
     ArgumentError
-        If the system has no such cell.
+        If the system has no such cell, or the layer an option that no setting of the system stands
+        for: `zoneout`, `residual` with more than one layer, `cell_clip` but for ``tensorflow1``.
+        The parameters alone, ``layer.parameters``, have no options.
 
     Examples
     --------
@@ -211,7 +213,27 @@ def settings(
     {'activation': 'relu', 'go_backwards': False}
     """
     who = "rnnfast.weights.settings"
-    return Conversion(who, system, _form(who, "source", source, cell)[0]).needed()
+    needed = Conversion(who, system, _form(who, "source", source, cell)[0]).needed()
+    if isinstance(source, Recurrent):
+        for name, value, off in _options(source):
+            if value != off and name not in needed:
+                raise ArgumentError(
+                    f"{who}: {name} of the layer is {value!r}, expected {off!r}: no setting of "
+                    f"{system!r} stands for it. Take layer.parameters for settings of the weights "
+                    "alone."
+                )
+    return needed
+
+
+def _options(layer: Recurrent) -> list[tuple[str, Any, Any]]:
+    """List what an evaluation depends on beside weights: name, value, value if there is none."""
+    zoneout = layer.zoneout
+    drawn = any(zoneout) if isinstance(zoneout, tuple) else zoneout > 0
+    return [
+        ("cell_clip", layer.cell_clip, None),
+        ("zoneout", zoneout if drawn else 0.0, 0.0),
+        ("residual", layer.residual and layer.num_layers > 1, False),
+    ]
 
 
 def carry(cell: str, system: str) -> tuple[str, ...]:
@@ -259,7 +281,8 @@ def _form(
         spec = CELLS[source.cell]
         D = 2 if source.bidirectional else 1
         sizes = source.input_size, source.hidden_size, source.num_layers, D
-        return Form(spec, *sizes, source.bias, source.dtype), source.parameters
+        form = Form(spec, *sizes, source.bias, source.dtype, source.cell_clip)
+        return form, source.parameters
     if not isinstance(source, Mapping):
         raise DTypeError(
             f"{who}: {argument} is of type {type(source).__qualname__}, expected an RNN, LSTM or "

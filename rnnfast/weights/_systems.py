@@ -26,6 +26,7 @@ class Form(NamedTuple):
     D: int
     bias: bool
     dtype: np.dtype
+    cell_clip: float | None = None
 
 
 class Array(NamedTuple):
@@ -203,7 +204,7 @@ def _tensorflow1_settings(form: Form) -> dict[str, Setting]:
         settings |= {
             "use_peepholes": Setting(False, False, _PEEPHOLES),
             "num_proj": Setting(None, None, _PROJECTION),
-            "cell_clip": Setting(None, None, "it is no part of the weights"),
+            "cell_clip": Setting(None, form.cell_clip, "that is the bound of the layer"),
         }
     return settings
 
