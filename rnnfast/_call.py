@@ -28,6 +28,7 @@ __all__ = [
     "check_dstates",
     "check_names",
     "check_replacement",
+    "check_row_ids",
     "check_settings",
     "check_steps",
     "check_time",
@@ -134,14 +135,15 @@ def check_settings(who: str, spec: CellSpec, given: Mapping[str, Any]) -> Settin
 
 def _zoneout(who: str, spec: CellSpec, zoneout: Any) -> tuple[float, ...] | None:
     """One probability per state, or None where all are 0."""
-    if not isinstance(zoneout, tuple):
-        zoneout = (zoneout,) * spec.S
-    elif len(zoneout) != spec.S:
+    if isinstance(zoneout, list) or (isinstance(zoneout, tuple) and len(zoneout) != spec.S):
         states = ", ".join(f"p_{letter}" for letter in spec.states)
         raise DTypeError(
-            f"{who}: zoneout is a tuple of {len(zoneout)}, expected a number "
-            f"or one per state of the {spec.function} cell, ({states}{',' * (spec.S == 1)})."
+            f"{who}: zoneout is a {type(zoneout).__qualname__} of {len(zoneout)}, expected a "
+            f"number or a tuple, one per state of the {spec.function} cell, "
+            f"({states}{',' * (spec.S == 1)})."
         )
+    if not isinstance(zoneout, tuple):
+        zoneout = (zoneout,) * spec.S
     each = tuple(_values.probability(who, "zoneout", p) for p in zoneout)
     return each if any(each) else None
 
@@ -171,6 +173,11 @@ def enter_flat(check: Checker, given: Mapping[str, Any]) -> ndarray | None:
         raise ArgumentError(
             f"{check.who}: cu_seqlens falls from {cu_seqlens[b]} to {cu_seqlens[b + 1]} at "
             f"[{b + 1}], expected integers ascending from 0."
+        )
+    if cu_seqlens[-1] > np.iinfo(np.int64).max:
+        raise ArgumentError(
+            f"{check.who}: cu_seqlens holds {cu_seqlens[-1]} at [{len(cu_seqlens) - 1}], expected "
+            "at most the rows of x."
         )
     # A copy: backward needs it as it is now.
     ends = np.array(cu_seqlens, np.int64, order="C")
@@ -287,24 +294,22 @@ def check_time(who: str, given: Mapping[str, Any], reverse: str | None) -> dict[
     return fields
 
 
-def check_draws(who: str, given: Mapping[str, Any], B: int, source: str) -> Draws:
-    """Check `RandomOptions`, and draw the seed where none is given."""
-    seed, row_ids = given.get("seed"), given.get("row_ids")
+def check_row_ids(check: Checker, given: Mapping[str, Any]) -> ndarray | None:
+    """Check `row_ids`; a copy, for backward draws the masks again."""
+    row_ids = given.get("row_ids")
+    if row_ids is None:
+        return None
+    row_ids = check.within("row_ids", row_ids, "B", 2**32 - 1, "0 <= row_ids < 2**32")
+    return np.array(row_ids, np.uint32, order="C")
+
+
+def check_draws(who: str, given: Mapping[str, Any], row_ids: ndarray | None) -> Draws:
+    """Check the other `RandomOptions`, and draw the seed where none is given."""
+    seed = given.get("seed")
     if seed is None:
         seed = int.from_bytes(os.urandom(8), "little")
     seed = _values.below(who, "seed", seed, 64)
     t0 = _values.below(who, "t0", given.get("t0", 0), 32)
-    if row_ids is not None:
-        whole = isinstance(row_ids, ndarray) and row_ids.dtype.kind in "iu"
-        if not whole or row_ids.ndim != 1:
-            raise DTypeError(f"{who}: row_ids must be an integer array (B,).")
-        if len(row_ids) != B or (B and (row_ids.min() < 0 or row_ids.max() >= 2**32)):
-            raise ArgumentError(
-                f"{who}: row_ids has shape {row_ids.shape}, expected (B,) = ({B},) with values in "
-                f"0 ... 2**32-1; B={B} from {source}."
-            )
-        # A copy: backward draws the masks again.
-        row_ids = np.array(row_ids, np.uint32, order="C")
     return Draws(seed, t0, row_ids)
 
 

@@ -229,16 +229,21 @@ class Checker:
 
     def counts(self, name: str, array: Any, spec: str, most: int, source: str) -> np.ndarray:
         """Check integers of 0 ... `most`, as int64 and C-contiguous."""
+        expected = f"0 <= length <= {most}; T={most} from {source}"
+        array = self.within(name, array, spec, most, expected)
+        return np.require(array, np.int64, requirements=["C", "A", "E"])
+
+    def within(self, name: str, array: Any, spec: str, most: int, expected: str) -> np.ndarray:
+        """Check a row of integers in 0 ... `most`, which `expected` says in words."""
         array = self.whole(name, array, spec)
         # Before any conversion, in which a huge unsigned value would turn negative.
         wrong = (array < 0) | (array > most)
         if wrong.any():
             b = int(wrong.argmax())
             raise ArgumentError(
-                f"{self.who}: {name} holds {array[b]} at [{b}], expected 0 <= length <= {most}; "
-                f"T={most} from {source}."
+                f"{self.who}: {name} holds {array[b]} at [{b}], expected {expected}."
             )
-        return np.require(array, np.int64, requirements=["C", "A", "E"])
+        return array
 
     def in_range(
         self, name: str, array: Any, I: int, source: str, used: np.ndarray | None
@@ -302,7 +307,7 @@ def check_threads(who: str, name: str, n: Any) -> int:
     DTypeError, ArgumentError
         If it is not an integer, or outside.
     """
-    if not isinstance(n, (int, np.integer)):
+    if not isinstance(n, (int, np.integer)) or isinstance(n, bool):
         raise DTypeError(f"{who}: {name} is of type {type(n).__qualname__}, expected int.")
     if not 1 <= n <= 1024:
         raise ArgumentError(f"{who}: {name} is {n}, expected 1 ... 1024.")

@@ -266,8 +266,16 @@ class Stack:
             return None
         draws, random = None, (0, 0, 0, None)
         if training and self.random:
-            source = "x" if flat is None else "cu_seqlens"
-            draws = _call.check_draws(f"{self.who}.forward", given, B, source)
+            row_ids = get("row_ids")
+            if row_ids is not None:
+                if (
+                    type(row_ids) is not ndarray
+                    or row_ids.shape != (B,)
+                    or row_ids.dtype != np.uint32
+                ):
+                    return None
+                row_ids = row_ids.copy()  # backward draws the masks again
+            draws = _call.check_draws(f"{self.who}.forward", given, row_ids)
             random = (draws.seed, 0, draws.t0, draws.row_ids)
         replaced = None
         if reset_to == "learned":
@@ -337,7 +345,7 @@ class Stack:
         fields |= _call.scan_fields(self.settings, training, keep_tape)
         draws = None
         if training and self.random:
-            draws = _call.check_draws(speaker, given, check["B"], check.source("B"))
+            draws = _call.check_draws(speaker, given, _call.check_row_ids(check, given))
             if self.settings.random:
                 fields |= draws._asdict()
         dropout = self.dropout if training and self.L > 1 else 0.0

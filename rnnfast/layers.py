@@ -348,7 +348,7 @@ class Recurrent:
         x : (T, B, I), or (T, B) of an integer dtype
             (B, T, ...) under `batch_first`; (T, I) unbatched; (N, I) with `cu_seqlens`.
         state : (D*L, B, H), for the LSTM (h, c) of that shape each; optional
-            Zero, or the learned state, if omitted.
+            Zero, or the learned state, if omitted; a None in (h, c) is zero in any layer.
         return_states : bool
             Whether to return the states and gates of every step as well.
         **options

@@ -277,7 +277,7 @@ def _check_options(
     fields |= _call.scan_fields(settings, training, keep_tape)
     draws = None
     if training and settings.random:
-        draws = _call.check_draws(who, options, check["B"], check.source("B"))
+        draws = _call.check_draws(who, options, _call.check_row_ids(check, options))
         fields |= draws._asdict()
     replaced = None if replacement is None else "given"
     return fields, Call(form, replaced=replaced, draws=draws, cu_seqlens=flat)

@@ -23,9 +23,9 @@ Shapes stand here for x (T, B, I). The other forms of x change them so:
 - flat, with `cu_seqlens`, x (N, I): every (T, B) is (N,), and (D*L, T, B, H) is (D*L, N, H).
 - index input: as x without its last axis.
 
-Where T = 0 or B = 0 every option is accepted: there is no step to act on, the final states are the
-initial ones, and gradients of parameters are zero (those of the initial states too after a
-`burn_in`).
+Where T = 0 or B = 0 every option is accepted that would be with more: there is no step to act on,
+the final states are the initial ones, and gradients of parameters are zero (those of the initial
+states too after a `burn_in`).
 
 An option that is left out, a probability of 0 and a bound of None give the plain call, to the bit.
 """
@@ -223,8 +223,8 @@ class RandomOptions(TypedDict, total=False):
     """(B,) integers, the numbers of the batch rows, (1,) for unbatched input; default None, 0 ...
     B-1.
 
-    Raises DTypeError if not of an integer dtype, ArgumentError for another shape, or outside 0
-    ... 2**32 - 1."""
+    Raises DTypeError if not of an integer dtype, ShapeError, ArgumentError outside 0 ... 2**32 -
+    1."""
 
 
 class LayerOptions(CellOptions, total=False):

@@ -35,7 +35,8 @@ class Stream:
     batch_size : int or None
         B, rows that run side by side; None for a single row without the axis B, in x, y and state.
     state : (L, B, H), for the LSTM (h, c) of that shape each; optional
-        Where to start; the layer's initial state, zero or learned, if omitted.
+        Where to start; the layer's initial state, zero or learned, if omitted. A None in (h, c) is
+        zero.
     threads : int or None
         Threads of a call; None for as many as pay. More than one allocate on their own, and seldom
         pay for a step.
@@ -43,8 +44,10 @@ class Stream:
     Raises
     ------
     ArgumentError
-        If the layer is bidirectional: its second direction begins at the last step, which is not
-        there yet.
+        If the layer is bidirectional, for its second direction begins at the last step, which is
+        not there yet; if `batch_size` or `threads` is below 1.
+    DeviceError
+        If the layer has ``device="cuda"``.
     ShapeError, DTypeError
         Name the argument, what came and what was expected.
 

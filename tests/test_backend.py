@@ -254,6 +254,8 @@ def test_number_of_threads() -> None:
                 rnnfast.set_num_threads(n)
         with pytest.raises(DTypeError, match="n is of type float, expected int"):
             rnnfast.set_num_threads(2.0)
+        with pytest.raises(DTypeError, match="n is of type bool, expected int"):
+            rnnfast.set_num_threads(True)
         assert rnnfast.get_num_threads() == 2
     finally:
         rnnfast.set_num_threads(before)

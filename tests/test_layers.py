@@ -596,20 +596,16 @@ def test_masks_do_not_depend_on_chunks_or_batch(device: str) -> None:
         ({"seed": 2**64}, ArgumentError, "expected 0 <= seed < 2**64"),
         ({"seed": "1"}, DTypeError, "seed is of type str, expected int"),
         ({"t0": -1}, ArgumentError, "t0 is -1, expected 0 <= t0 < 2**32"),
-        ({"row_ids": [0, 1]}, DTypeError, "row_ids must be an integer array"),
-        (
-            {"row_ids": np.zeros(3, int)},
-            ArgumentError,
-            "row_ids has shape (3,), expected (B,) = (2,)",
-        ),
-        ({"row_ids": np.array([0, -1])}, ArgumentError, "with values in 0 ... 2**32-1"),
+        ({"row_ids": [0, 1]}, DTypeError, "row_ids is of type list, expected a NumPy array"),
+        ({"row_ids": np.zeros(3, int)}, ShapeError, "row_ids has shape (3,), expected (B,) = (2,)"),
+        ({"row_ids": np.array([0, -1])}, ArgumentError, "row_ids holds -1 at [1]"),
     ],
 )
 def test_dropout_s_arguments(options: dict[str, Any], error: Any, text: str) -> None:
     layer = rnnfast.GRU(4, 7, num_layers=2, dropout=0.5, device="numpy")
     with pytest.raises(error) as caught:
         layer.forward(np.zeros((3, 2, 4), np.float32), training=True, **options)
-    assert str(caught.value).startswith("rnnfast.GRU.forward: ")
+    assert str(caught.value).startswith("rnnfast.GRU")
     assert text in str(caught.value)
 
 
@@ -728,6 +724,7 @@ def test_gradients_in_words(device: str, L: int) -> None:
             "proj_size is 3, expected 0: projections have no kernel yet.",
         ),
         ({"dtype": "float16"}, DTypeError, "dtype is float16, expected float32 or float64."),
+        ({"dtype": None}, DTypeError, "dtype is None, expected float32 or float64."),
         (
             {"initial_state": "random"},
             ArgumentError,

@@ -157,6 +157,11 @@ FLAT: list[tuple[dict[str, Any], type[Exception], str]] = [
         "cu_seqlens falls from 7 to 5 at [2], expected integers ascending from 0.",
     ),
     (
+        {"cu_seqlens": np.array([0, 2**64 - 1], np.uint64)},
+        ArgumentError,
+        "cu_seqlens holds 18446744073709551615 at [1], expected at most the rows of x.",
+    ),
+    (
         {"cu_seqlens": ENDS, "pad_output": "hold"},
         ArgumentError,
         'pad_output is "hold", expected "zero" with cu_seqlens and no mask: there is no padding.',
@@ -418,16 +423,24 @@ CELL: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "gru",
         {"zoneout": (0.1, 0.2)},
         DTypeError,
-        "zoneout is a tuple of 2, expected a number or one per state of the gru cell, (p_h,).",
+        "zoneout is a tuple of 2, expected a number or a tuple, one per state of the gru cell, "
+        "(p_h,).",
+    ),
+    (
+        "lstm",
+        {"zoneout": [0.1, 0.2]},
+        DTypeError,
+        "zoneout is a list of 2, expected a number or a tuple, one per state of the lstm cell, "
+        "(p_h, p_c).",
     ),
     (
         "lstm",
         {"zoneout": (0.1,)},
         DTypeError,
-        "zoneout is a tuple of 1, expected a number or one per state of the lstm cell, (p_h, p_c).",
+        "zoneout is a tuple of 1, expected a number or a tuple, one per state of the lstm cell, "
+        "(p_h, p_c).",
     ),
     ("lstm", {"zoneout": (0.1, 1.5)}, ArgumentError, "zoneout is 1.5, expected 0 <= zoneout <= 1."),
-    ("lstm", {"zoneout": [0.1, 0.2]}, DTypeError, "zoneout is of type list, expected a number."),
     (
         "gru",
         {"weight_drop": -0.1},
@@ -503,12 +516,35 @@ def test_switches_in_words() -> None:
         ({"seed": -1}, ArgumentError, "seed is -1, expected 0 <= seed < 2**64."),
         ({"seed": "1"}, DTypeError, "seed is of type str, expected int."),
         ({"t0": 2**32}, ArgumentError, "t0 is 4294967296, expected 0 <= t0 < 2**32."),
-        ({"row_ids": [0, 1, 2]}, DTypeError, "row_ids must be an integer array (B,)."),
+        (
+            {"row_ids": [0, 1, 2]},
+            DTypeError,
+            "row_ids is of type list, expected a NumPy array. Use np.asarray(row_ids).",
+        ),
+        (
+            {"row_ids": np.zeros(3)},
+            DTypeError,
+            "row_ids is float64, expected integers. Use row_ids.astype(np.int64).",
+        ),
+        (
+            {"row_ids": np.ma.array([0, 1, 2], mask=[0, 1, 0])},
+            DTypeError,
+            "row_ids is a masked array, and its mask would be ignored. Use row_ids.filled(value).",
+        ),
+        (
+            {"row_ids": np.zeros((3, 1), int)},
+            ShapeError,
+            "row_ids has shape (3, 1), expected (B,) = (3,); B=3 from x.",
+        ),
         (
             {"row_ids": np.array([0, 2**32, 1])},
             ArgumentError,
-            "row_ids has shape (3,), expected (B,) = (3,) with values in 0 ... 2**32-1; B=3 from "
-            "x.",
+            "row_ids holds 4294967296 at [1], expected 0 <= row_ids < 2**32.",
+        ),
+        (
+            {"row_ids": np.array([0, 1, -1])},
+            ArgumentError,
+            "row_ids holds -1 at [2], expected 0 <= row_ids < 2**32.",
         ),
     ],
 )
@@ -519,19 +555,18 @@ def test_draws_in_words(
     x = zeros(T, B, I)
     refused(error, f"rnnfast.lstm: {text}", run_lstm, x, device, **{option: 0.5}, **given)
     call = layer("LSTM", device, **{option: 0.5}).forward
-    refused(error, f"rnnfast.LSTM.forward: {text}", call, x, training=True, **given)
+    who = "rnnfast.LSTM" if "row_ids" in given else "rnnfast.LSTM.forward"
+    refused(error, f"{who}: {text}", call, x, training=True, **given)
 
 
 def test_rows_of_other_forms_in_words(device: str) -> None:
     call = layer("GRU", device, zoneout=0.5).forward
-    text = (
-        "rnnfast.GRU.forward: row_ids has shape (4,), expected (B,) = ({0},) with values in 0 ... "
-        "2**32-1; B={0} from {1}."
-    )
-    given = {"training": True, "row_ids": np.arange(4)}
-    refused(ArgumentError, text.format(1, "x"), call, zeros(T, I), **given)
-    flat = {"cu_seqlens": ENDS, **given}
-    refused(ArgumentError, text.format(2, "cu_seqlens"), call, zeros(12, I), **flat)
+    text = "rnnfast.GRU: row_ids has shape (4,), expected (B,) = ({0},); B={0} from {1}."
+    for dtype in (np.int64, np.uint32):
+        given = {"training": True, "row_ids": np.arange(4, dtype=dtype)}
+        refused(ShapeError, text.format(1, "x"), call, zeros(T, I), **given)
+        flat = {"cu_seqlens": ENDS, **given}
+        refused(ShapeError, text.format(2, "cu_seqlens"), call, zeros(12, I), **flat)
 
 
 # Gradients ---------------------------------------------------------------------------------------

@@ -442,6 +442,9 @@ def test_a_stream_of_what(device: str) -> None:
     assert error_of(rnnfast.ArgumentError, Stream, layer, threads=0) == (
         "rnnfast.Stream: threads is 0, expected 1 ... 1024."
     )
+    assert error_of(rnnfast.DTypeError, Stream, layer, threads=True) == (
+        "rnnfast.Stream: threads is of type bool, expected int."
+    )
     assert error_of(rnnfast.ShapeError, Stream, layer, 2, state=np.zeros((1, 3, H), "f4")) == (
         "rnnfast.Stream: h0 has shape (1, 3, 19), expected (D*L, B, P) = (1, 2, 19); "
         "D=1 from bidirectional, L=1 from num_layers, B=2 from batch_size, H=19 from hidden_size."

@@ -95,7 +95,7 @@ class DeviceChecker(Checker):
         """Check an array of integers that the host reads, their range excepted."""
         if lies_on_gpu(array):
             raise DTypeError(
-                f"{self.who}: {name} lies on a GPU, expected a NumPy array: sizes follow from it."
+                f"{self.who}: {name} lies on a GPU, expected a NumPy array: the host reads it."
             )
         # As any array of the host's.
         return Checker(self.who, None, **self._sizes).whole(name, array, spec)
