@@ -62,16 +62,16 @@ constexpr Index kInitialState = -1, kReplacedState = -2;
 // Which rows run at which step, and what enters there: lengths, masks and resets in one form, in scan order
 // (csrc/schedule.h makes it). A "place" is one used (t, b), numbered by step and then by row.
 struct Schedule {
-  const Index* first;         // (T+1,) places before each step; null: every row runs at every step
-  const int32_t* row;         // (places,) b
-  const Source* source;       // (places,) of the state that enters
-  const Source* last;         // (B,) of the final state
-  const Index* lengths;       // (B,) steps of each row, used or not; null: T
-  const Index* load;          // (B+1,) places of the rows before each: what a row costs
-  const Index* resets;        // (T+1,) resets before each step; null: none
-  const int32_t* reset_row;   // (resets,) b
-  const Index* reset_source;  // (resets,) row of the replacement arrays
-  Index replacements;         // rows kept on the tape: one for each reset, or a single one of zeros
+  const Index* first;        // (T+1,) places before each step; null: every row runs at every step
+  const int32_t* row;        // (places,) b
+  const Source* source;      // (places,) of the state that enters
+  const Source* last;        // (B,) of the final state
+  const Index* lengths;      // (B,) steps of each row, used or not; null: T
+  const Index* load;         // (B+1,) places of the rows before each: what a row costs
+  const Index* resets;       // (T+1,) resets before each step; null: none
+  const int32_t* reset_row;  // (resets,) b
+  const Index* reset_source[kMaxStates];  // (resets,) row of the replacement of each state
+  Index replacements;  // rows kept on the tape: one for each reset, or a single one of zeros
 };
 
 // The key and counter of the masks (cpu/random.h). Steps count in the sequence's own time.

@@ -19,7 +19,8 @@ ScheduleTable::ScheduleTable(const ScheduleInput& in) {
         const Index number = in.replaces ? Index(reset_row_.size()) : 0;
         last_[size_t(b)] = Source{kReplacedState, number};
         reset_row_.push_back(int32_t(b));
-        reset_source_.push_back(in.replacement_per_step ? in.at(border, b) : b);
+        for (int s = 0; s < kMaxStates; ++s)
+          reset_source_[s].push_back(in.replacement_per_step[s] ? in.at(border, b) : b);
       }
       if (!in.used(time, b)) continue;
       source_.push_back(last_[size_t(b)]);
@@ -45,7 +46,7 @@ Schedule ScheduleTable::view() const {
   s.load = load_.data();
   s.resets = resets_.empty() ? nullptr : resets_.data();
   s.reset_row = reset_row_.data();
-  s.reset_source = reset_source_.data();
+  for (int k = 0; k < kMaxStates; ++k) s.reset_source[k] = reset_source_[k].data();
   s.replacements = replacements_;
   return s;
 }

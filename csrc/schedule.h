@@ -11,13 +11,14 @@ namespace rnnfast {
 // is t * B + b; flat ragged input has it at start[b] + t.
 struct ScheduleInput {
   Index T, B;
-  const Index* lengths;       // (B,); null: T
-  const uint8_t* mask;        // null: every step is used
-  const uint8_t* reset;       // null: none
-  const Index* start;         // (B,); null: not flat
-  bool reverse;               // scan from the last step to the first
-  bool replacement_per_step;  // a reset at (t, b) takes row (t, b) of the replacement, else row b
-  bool replaces;              // there is a replacement; else a reset puts zeros in place
+  const Index* lengths;  // (B,); null: T
+  const uint8_t* mask;   // null: every step is used
+  const uint8_t* reset;  // null: none
+  const Index* start;    // (B,); null: not flat
+  bool reverse;          // scan from the last step to the first
+  // Of each state: a reset at (t, b) takes row (t, b) of its replacement, else row b.
+  bool replacement_per_step[kMaxStates];
+  bool replaces;  // there is a replacement; else a reset puts zeros in place
 
   Index at(Index t, Index b) const { return start ? start[b] + t : t * B + b; }
   Index length(Index b) const { return lengths ? lengths[b] : T; }
@@ -35,7 +36,7 @@ class ScheduleTable {
   Index places() const { return first_.empty() ? 0 : first_.back(); }
 
  private:
-  std::vector<Index> first_, lengths_, load_, resets_, reset_source_;
+  std::vector<Index> first_, lengths_, load_, resets_, reset_source_[kMaxStates];
   std::vector<int32_t> row_, reset_row_;
   std::vector<Source> source_, last_;
   Index replacements_ = 0;

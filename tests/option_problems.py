@@ -41,6 +41,7 @@ SINGLES: dict[str, frozenset[str]] = {
         "reset to states": "reset reset_state",
         "reset to one state": "reset reset_state one",
         "reset to states, flat": "reset reset_state flat",
+        "reset to a state and to states": "reset reset_state one mixed",
         "recurrent dropout": "recurrent_dropout",
         "recurrent dropout, per step": "recurrent_dropout per_step",
         "zoneout": "zoneout training dstates",
@@ -148,7 +149,7 @@ def build(
 ) -> OptionProblem:
     """Draw a problem with certain features, whose numbers are exact in float32."""
     has = frozenset(features)
-    assert has <= frozenset(_FEATURES), has
+    assert has <= frozenset([*_FEATURES, "mixed"]), has
     rng = np.random.default_rng([seed, len(has)])
     spec = CELLS[cell]
     parts = [
@@ -198,12 +199,19 @@ def build(
     if "reset" in has:
         o["reset"] = laid(rng.random((T, B)) < 0.3)
     if "reset_state" in has:
-        # One state of the LSTM may be zero.
+        # One state of the LSTM may be zero, or both given and c in the other form.
         given = [k for k in range(spec.S) if rng.random() < 0.8] or [0]
+        if "mixed" in has:
+            given = [*range(spec.S)]
         o["reset_state"] = tuple(
             None
             if k not in given
-            else 0.5 * (normal(D, 1, B, H) if "one" in has else laid(normal(D, T, B, H), 1))
+            else 0.5
+            * (
+                normal(D, 1, B, H)
+                if ("one" in has) != ("mixed" in has and k == 1)
+                else laid(normal(D, T, B, H), 1)
+            )
             for k in range(spec.S)
         )
     if "recurrent_dropout" in has:
@@ -277,7 +285,7 @@ def single(name: str, seed: int, cell: str, dtype: Any = np.float64, **sizes: in
 def fits(name: str, cell: str, D: int = 1) -> bool:
     """Whether a cell, with so many directions, has the option of that name."""
     has = SINGLES[name]
-    return (cell == "lstm" or "cell_clip" not in has) and not (
+    return (cell == "lstm" or not has & {"cell_clip", "mixed"}) and not (
         D == 2 and has & {"burn_in", "tbptt", "reverse"}
     )
 
@@ -311,6 +319,8 @@ def choose(
         has -= {"burn_in", "tbptt"}
     if "flat" in has:
         has.discard("lengths")
+    if cell == "lstm" and "reset_state" in has and seed // 4 % 2:
+        has.add("mixed")
     return has - set(without), sizes
 
 

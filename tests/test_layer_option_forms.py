@@ -179,6 +179,53 @@ def test_flat_input_is_padded_input_with_lengths(device: str, cell: str, L: int,
     near(layer(flat(x), state, **ragged)[0], flat(layer(x, state, **given)[0]))
 
 
+@pytest.mark.parametrize("form", ["time first", "batch first", "unbatched", "flat", "one step"])
+@pytest.mark.parametrize("once", [0, 1], ids=["h once", "c once"])
+@pytest.mark.parametrize("D", [1, 2])
+@pytest.mark.parametrize("device", ["cpu", "numpy"])
+def test_one_replacement_of_one_state_and_each_of_the_other(
+    device: str, D: int, once: int, form: str
+) -> None:
+    """Spelled out for every step it is the same, and its gradient the sum over them."""
+    options = {"num_layers": 2, "bidirectional": D == 2, "batch_first": form == "batch first"}
+    layer = build("lstm", device, **options)
+    steps = {"one step": (1, B), "unbatched": (T,), "flat": (T * B,)}.get(form, (T, B))
+    rows = () if form == "unbatched" else (B,)
+    x, reset = draw(*steps, I), marks(0.5, 3).ravel()[: np.prod(steps)].reshape(steps)
+    given: dict[str, Any] = {"reset": reset}
+    if form == "flat":
+        given["cu_seqlens"] = np.arange(B + 1) * T
+    if form == "batch first":
+        x, given["reset"] = turned(x), turned(reset)
+    h, c = draw_states(layer, *steps, seed=20)
+    short = [h, c]
+    short[once] = draw_states(layer, 1, *rows, seed=21)[once]
+    long = [h, c]
+    if form == "flat":
+        long[once] = np.repeat(short[once][:, 0], T, axis=1)
+    else:
+        long[once] = np.broadcast_to(short[once], long[once].shape).copy()
+
+    def laid(states: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return tuple(turned(s, 1) if form == "batch first" else s for s in states)
+
+    y, last, tape = layer.forward(x, reset_state=laid(short), **given)
+    y2, last2, tape2 = layer.forward(x, reset_state=laid(long), **given)
+    equal((y, last), (y2, last2))
+    dy = draw(*y.shape, seed=5)
+    a, b = layer.backward(tape, dy), layer.backward(tape2, dy)
+    equal(a._replace(reset_state=None), b._replace(reset_state=None))
+    equal(a.reset_state[1 - once], b.reset_state[1 - once])
+    found, spelled = a.reset_state[once], b.reset_state[once]
+    assert found.shape == laid(short)[once].shape
+    if form == "flat":
+        near(found[:, 0], spelled.reshape(len(spelled), B, T, H).sum(2))
+    elif form == "batch first":
+        near(found, spelled.sum(2, keepdims=True))
+    else:
+        near(found, spelled.sum(1, keepdims=True))
+
+
 @cells
 def test_flat_input_does_not_know_batch_first(device: str, cell: str) -> None:
     layer, other = build(cell, device), build(cell, device, batch_first=True)

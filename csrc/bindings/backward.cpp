@@ -105,18 +105,18 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
   }
   py::object dreset = py::none();
   Real* dreplacement[kMaxStates] = {};
-  if (o.replaces[0] || o.replaces[1]) {
+  if (o.replaces()) {
     py::tuple entries{size_t(info.S)};
     for (int s = 0; s < info.S; ++s) {
-      if (!o.replaces[s]) {
+      const CallOptions::Replacement& r = o.replacement[s];
+      if (!r.given) {
         entries[size_t(s)] = py::none();
         continue;
       }
-      const Index rows = o.replacement_rows;
       // Few of its rows are written; the pages of the others are never touched.
-      auto array = o.flat && o.replacement_per_step
-                       ? zeros<Real>({tape.D, rows, d.H})
-                       : zeros<Real>({tape.D, d.B ? rows / d.B : o.replacement_steps, d.B, d.H});
+      auto array = o.flat && r.per_step
+                       ? zeros<Real>({tape.D, r.rows, d.H})
+                       : zeros<Real>({tape.D, d.B ? r.rows / d.B : r.steps, d.B, d.H});
       dreplacement[s] = array.mutable_data();
       entries[size_t(s)] = std::move(array);
     }
@@ -143,7 +143,8 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
       job.dstate_n[s] = dstate_n[s] ? dstate_n[s] + dir * d.B * d.H : nullptr;
       job.dstate0[s] = dstate0[s] ? dstate0[s] + dir * d.B * d.H : nullptr;
       job.dstates[s] = into[s][dir];
-      if (dreplacement[s]) job.dreplacement[s] = dreplacement[s] + dir * o.replacement_rows * d.H;
+      if (dreplacement[s])
+        job.dreplacement[s] = dreplacement[s] + dir * o.replacement[s].rows * d.H;
     }
     const auto& kept = tape.directions[size_t(dir)];
     job.tape.cell = static_cast<Real*>(kept.cell.get());
@@ -193,7 +194,7 @@ py::object backward_impl(const PyTape& tape, py::handle dy, py::handle dstate, b
         for (int k = 0; k < info.S; ++k) {
           initial[dir][k].assign(size_t(d.B * d.H), Real(0));
           const StateRows<Real> rows{
-              {}, initial[dir][k].data(), job.dreplacement[k], s.reset_source, d.H};
+              {}, initial[dir][k].data(), job.dreplacement[k], s.reset_source[k], d.H};
           if (k == 0 && job.dy.base)
             job.dy = folded(tape, dir, job.dy, rows, copies[dir][kMaxStates]);
           if (job.dstates[k].base)

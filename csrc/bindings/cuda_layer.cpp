@@ -34,10 +34,8 @@ class Call {
     if (!value) return nullptr;
     return reinterpret_cast<T*>(value.cast<py::tuple>()[size_t(s)].cast<uintptr_t>());
   }
-  double number(const char* name, int s) const {
-    const py::handle value = PyDict_GetItemString(dict_.ptr(), name);
-    return value ? value.cast<py::tuple>()[size_t(s)].cast<double>() : 0;
-  }
+  double number(const char* name, int s) const { return of_state<double>(name, s); }
+  bool flag(const char* name, int s) const { return of_state<bool>(name, s); }
   // (pointer, time stride, batch stride) in the sequence's own time, as the scan goes through it.
   template <class T>
   Sequence<T> sequence(const char* name, const Steps& steps) const {
@@ -54,6 +52,11 @@ class Call {
  private:
   const py::dict& dict_;
 
+  template <class T>
+  T of_state(const char* name, int s) const {
+    const py::handle value = PyDict_GetItemString(dict_.ptr(), name);
+    return value ? value.cast<py::tuple>()[size_t(s)].cast<T>() : T();
+  }
   template <class T>
   static Sequence<T> scanned(py::handle value, const Steps& steps) {
     if (!value || value.is_none()) return {nullptr, 0, 0};
@@ -166,7 +169,7 @@ ForwardArgs<Store> forward_args(const Call& call, CellId cell) {
   for (int s = 0; s < states.count; ++s) {
     a.state_n[s] = call.pointer<Store>("state_n", s);
     a.replacement[s] = {call.pointer<const Store>("replacement", s),
-                        call.get<bool>("replacement_per_step")};
+                        call.flag("replacement_per_step", s)};
   }
   return a;
 }
@@ -187,7 +190,7 @@ BackwardArgs<Store> backward_args(const Call& call, CellId cell) {
     a.dstates[s] = call.sequence<const Store>("dstates", s, a.steps);
     a.dstate0[s] = call.pointer<Store>("dstate0", s);
     a.dreplacement[s] = {call.pointer<Acc>("dreplacement", s),
-                         call.get<bool>("replacement_per_step")};
+                         call.flag("replacement_per_step", s)};
   }
   const char* const names[kWeights] = {"dW", "dR", "dbW", "dbR"};
   for (int w = 0; w < kWeights; ++w) a.dweights[w] = call.pointer<Store>(names[w]);

@@ -123,7 +123,7 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
       job.state0[s] = state0[s] ? state0[s] + dir * d.B * H : nullptr;
       job.state_n[s] = state_n[s] + dir * d.B * H;
       if (replacement[s])
-        job.options.replacement[s] = replacement[s] + dir * o.replacement_rows * H;
+        job.options.replacement[s] = replacement[s] + dir * o.replacement[s].rows * H;
     }
     const Real* const R_given = job.weights[Weight::R];
     if (o.weight_drop > 0) {
@@ -164,7 +164,7 @@ py::object forward_impl(CellId cell, const View& x, py::handle x_object, py::han
         const ForwardArgs<Real>& job = jobs[dir];
         const StateRows<Real> rows{job.y, const_cast<Real*>(job.state0[0]),
                                    const_cast<Real*>(job.options.replacement[0]),
-                                   job.options.schedule.reset_source, H};
+                                   job.options.schedule.reset_source[0], H};
         fill_gaps(o, dir, d, rows);
       }
   }

@@ -181,25 +181,20 @@ bool parse_options(py::handle h, const CellInfo& cell, int D, const View& x, boo
       if (!parse_real(PyTuple_GET_ITEM(zoneout.ptr(), s), 0, 1, out.zoneout[s])) return false;
   }
 
-  bool per_step = false;
   py::handle state = field(h, kResetState);
   if (!state.is_none()) {
     if (!PyTuple_Check(state.ptr()) || PyTuple_GET_SIZE(state.ptr()) != cell.S) return false;
-    out.replacement_rows = -1;
     for (int s = 0; s < cell.S; ++s) {
       py::handle entry = PyTuple_GET_ITEM(state.ptr(), s);
       if (entry.is_none()) continue;
       View v;
       if (!view_of(entry, v)) return false;
       const bool all_steps = flat ? v.nd == 3 : (v.nd == 4 && v.shape[1] != 1) || d.T == 1;
-      const Index rows = all_steps ? (flat ? x.shape[0] : d.T * d.B) : d.B;
-      if (out.replacement_rows >= 0 && (rows != out.replacement_rows || all_steps != per_step))
-        return false;
-      out.replacement_rows = rows;
-      out.replacement_steps = v.nd == 4 ? v.shape[1] : 0;
-      out.replacement_per_step = all_steps;
-      out.replaces[s] = true;
-      per_step = all_steps;
+      CallOptions::Replacement& r = out.replacement[s];
+      r.given = true;
+      r.per_step = all_steps;
+      r.rows = all_steps ? (flat ? x.shape[0] : d.T * d.B) : d.B;
+      r.steps = v.nd == 4 ? v.shape[1] : 0;
     }
   }
 
@@ -214,8 +209,8 @@ bool parse_options(py::handle h, const CellInfo& cell, int D, const View& x, boo
     in.mask = static_cast<const uint8_t*>(mask);
     in.reset = static_cast<const uint8_t*>(reset);
     in.start = out.starts();
-    in.replacement_per_step = per_step;
-    in.replaces = out.replaces[0] || out.replaces[1];
+    for (int s = 0; s < kMaxStates; ++s) in.replacement_per_step[s] = out.replacement[s].per_step;
+    in.replaces = out.replaces();
     for (int dir = 0; dir < D; ++dir) {
       in.reverse = out.reversed(dir);
       out.schedule[dir] = ScheduleTable(in);
@@ -239,7 +234,7 @@ bool parse_replacement(py::handle h, int S, int D, Index H, const Dims& d, const
     const bool fits =
         flat_steps ? required_array<Real>(entry, {D, o.start.back(), H}, out[s])
                    : v.nd == 4 && required_array<Real>(entry, {D, v.shape[1], d.B, H}, out[s]) &&
-                         v.shape[1] * d.B == o.replacement_rows;
+                         v.shape[1] * d.B == o.replacement[s].rows;
     if (!fits) return false;
   }
   return true;

@@ -11,16 +11,20 @@
 namespace rnnfast {
 
 struct CallOptions {
-  bool given = false;           // false: a plain call, and nothing below matters
-  bool flat = false;            // cu_seqlens: x is (N, I)
-  std::vector<Index> start;     // (B+1,) first row of each sequence, and N
-  std::vector<Index> lengths;   // (B,), empty: T
-  bool scheduled = false;       // some step of some row is unused, reset, or flat
-  ScheduleTable schedule[2];    // by direction
-  Index replacement_rows = 0;   // rows of one direction in the replacement arrays
-  Index replacement_steps = 0;  // their second axis, where they are not flat
-  bool replacement_per_step = false;
-  bool replaces[kMaxStates] = {};
+  bool given = false;          // false: a plain call, and nothing below matters
+  bool flat = false;           // cu_seqlens: x is (N, I)
+  std::vector<Index> start;    // (B+1,) first row of each sequence, and N
+  std::vector<Index> lengths;  // (B,), empty: T
+  bool scheduled = false;      // some step of some row is unused, reset, or flat
+  ScheduleTable schedule[2];   // by direction
+  // What a reset puts in place of each state.
+  struct Replacement {
+    bool given = false;
+    bool per_step = false;  // an array with a row for each place, else one for each sequence
+    Index rows = 0;         // of one direction
+    Index steps = 0;        // second axis, where the array is not flat
+  };
+  Replacement replacement[kMaxStates];
   std::vector<uint32_t> row_ids;  // (B,), empty: b
   bool hold = false, per_step = false, draws = false, reverse = false;
   double dropout = 0, zoneout[kMaxStates] = {}, weight_drop = 0;
@@ -35,6 +39,7 @@ struct CallOptions {
   bool inside(int dir, Index T, Index t, Index b) const {
     return !flat || (reversed(dir) ? T - 1 - t : t) < lengths[size_t(b)];
   }
+  bool replaces() const { return replacement[0].given || replacement[1].given; }
   const Index* starts() const { return flat ? start.data() : nullptr; }
   // Whether dx and the pads of y need filling: some places of the caller's arrays are not written by kernels.
   bool leaves_gaps() const { return scheduled || burn_in > 0; }

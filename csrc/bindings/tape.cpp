@@ -65,7 +65,7 @@ py::array_t<Real> unpack(const PyTape& tape, bool gates) {
                     static_cast<const Real*>(kept.replaced.get()) + (k * info.S + 1) * units,
                     size_t(d.H) * sizeof(Real));
       }
-      const bool shared = s.replacements == 1 && !(o.replaces[0] || o.replaces[1]);
+      const bool shared = s.replacements == 1 && !o.replaces();
       const StateRows<Real> held{to, initial.data(), shared ? nullptr : replaced.data(),
                                  number.data(), d.H};
       fill_gaps(o, dir, d, held);

@@ -470,7 +470,8 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   };
   // Where the gradient of state s goes that reset k put in place.
   const auto target = [&](int s, Index k) RNNFAST_INLINE_LAMBDA {
-    return a.dreplacement[s] ? a.dreplacement[s] + o.schedule.reset_source[k] * d.H : own.nowhere;
+    return a.dreplacement[s] ? a.dreplacement[s] + o.schedule.reset_source[s][k] * d.H
+                             : own.nowhere;
   };
   // The border before step t: resets take their rows' gradient, a cut drops it. `follows`: step t - 1 comes next, and
   // those of its rows leave it to that step.

@@ -315,8 +315,8 @@ RNNFAST_INLINE void pack_replacements(const Options<Real>& o, Index H, int S, co
   const Range mine = share(o.schedule.replacements, m);
   for (Index k = mine.begin; k < mine.end; ++k)
     for (int s = 0; s < S; ++s)
-      copy_padded(o.replacement[s] ? o.replacement[s] + o.schedule.reset_source[k] * H : nullptr, H,
-                  replaced + (k * S + s) * units);
+      copy_padded(o.replacement[s] ? o.replacement[s] + o.schedule.reset_source[s][k] * H : nullptr,
+                  H, replaced + (k * S + s) * units);
 }
 
 template <class Cell>

@@ -358,7 +358,10 @@ void check_options(Report& report, CellId id, const Dims& d, const Features& has
   in.mask = has.mask ? mask.data() : nullptr;
   in.reset = has.reset ? reset.data() : nullptr;
   in.replaces = has.replaced;
-  in.replacement_per_step = has.per_step;
+  // Where a cell has two states, the second has the other form now and then.
+  bool per_step[kMaxStates];
+  for (int s = 0; s < kMaxStates; ++s)
+    in.replacement_per_step[s] = per_step[s] = has.per_step != (s > 0 && seed % 2);
   ScheduleTable table;
   if (has.lengths || has.mask || has.reset) {
     table = ScheduleTable(in);
@@ -372,7 +375,7 @@ void check_options(Report& report, CellId id, const Dims& d, const Features& has
     }
   for (int s = 0; s < S; ++s)
     if (has.reset && has.replaced) {
-      scan.replacement[s] = random.array<Real>((has.per_step ? steps : d.B) * d.H, 0.5);
+      scan.replacement[s] = random.array<Real>((per_step[s] ? steps : d.B) * d.H, 0.5);
       o.replacement[s] = scan.replacement[s].data();
     }
 

@@ -77,7 +77,6 @@ class Options:
     reset: Array = None
     row_ids: Array = None  # (B,) uint32
     replacement: tuple[Array, ...] | None = None  # of this direction, see ScanOptions.reset_state
-    replacement_per_step: bool = False
 
     @property
     def scheduled(self) -> bool:
@@ -91,7 +90,11 @@ class Options:
             array = getattr(self, name)
             if array is not None:
                 entries[name] = memory.pointer(array)
-        entries["replacement_per_step"] = self.replacement_per_step
+        if self.replacement is not None:
+            # Flat arrays have no axis of time: (N, H), or (1, B, H) for all steps.
+            entries["replacement_per_step"] = tuple(
+                a is not None and (len(a.shape) == 2 or a.shape[0] != 1) for a in self.replacement
+            )
         return entries
 
 
@@ -113,13 +116,9 @@ def options_of(options: ScanOptions | None, d: int, start: Array = None) -> Opti
     numbers["reverse"] = options.reverse or d == 1
     if options.zoneout is not None:
         numbers["zoneout"] = tuple(options.zoneout)
-    replacement, per_step = None, False
+    replacement = None
     if options.reset_state is not None:
         replacement = tuple(None if s is None else s[d] for s in options.reset_state)
-        shape = next((s.shape for s in replacement if s is not None), None)
-        # Flat arrays have no axis of time: (N, H), or (1, B, H) for all steps.
-        if shape is not None:
-            per_step = len(shape) == 2 or (len(shape) == 3 and shape[0] != 1)
     return Options(
         numbers,
         lengths=options.lengths,
@@ -128,7 +127,6 @@ def options_of(options: ScanOptions | None, d: int, start: Array = None) -> Opti
         reset=options.reset,
         row_ids=options.row_ids,
         replacement=replacement,
-        replacement_per_step=per_step,
     )
 
 

@@ -138,7 +138,8 @@ def read(
     if module.training and chosen.random:
         if arrays.get("seed") is None:
             arrays["seed"] = _drawn_seed(who)
-        fields |= _call.check_draws(who, arrays, check["B"], check.source("B"))._asdict()
+        row_ids = _call.check_row_ids(check, arrays)
+        fields |= _call.check_draws(who, arrays, row_ids)._asdict()
     # The tape keeps copies of all arrays but of those of differentiation by PyTorch.
     fields = {name: _copied(value) for name, value in fields.items()}
     if on_device:
@@ -249,6 +250,4 @@ def _replacements(
             elif form is UNBATCHED:
                 tensor = tensor.unsqueeze(2)
         result.append(tensor)
-    # Kernels take either form, but not one of each.
-    T = max(1 if t is None else t.shape[1] for t in result)
-    return tuple(None if t is None else t.expand(-1, T, -1, -1) for t in result)
+    return tuple(result)
