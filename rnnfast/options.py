@@ -96,8 +96,8 @@ class StepOptions(TypedDict, total=False):
     """What a reset puts in place of the state; default None, zero. An array (D*L, T, B, H), of
     which [:, t, b] belongs to reset[t, b] in both directions; or (D*L, 1, B, H), the same for all
     t, whose gradient is summed over t; flat (D*L, N, H) or (D*L, 1, B, H). For the LSTM a tuple (h,
-    c), an entry None being zero. Functions: without D*L. Gradient: `reset_state` of what backward
-    returns.
+    c), each in a form of its own, an entry None being zero. Functions: without D*L. Gradient:
+    `reset_state` of what backward returns.
 
     Raises ArgumentError without `reset`; DTypeError, ShapeError."""
 
