@@ -212,8 +212,19 @@ class Checker:
         """Check an index input, its range excepted, as int64 and C-contiguous."""
         array = self._array(name, array)
         self._native(name, array)
+        self.no_features(name, array, spec)
         self.shape(name, array, spec)
         return array
+
+    def no_features(self, name: str, array: Any, spec: str) -> None:
+        """Refuse integers with an axis of features: they were meant as numbers."""
+        axes = spec.split()
+        if array.ndim == len(axes) + 1:
+            dtype = "W.dtype" if self._dtype is None else f'"{self._dtype[0]}"'
+            raise DTypeError(
+                f"{self.who}: {name} is {array.dtype} with shape {array.shape}; an integer dtype "
+                f"means indices {_tuple(axes)}. For dense input use {name}.astype({dtype})."
+            )
 
     def whole(self, name: str, array: Any, spec: str) -> np.ndarray:
         """Check an array of integers, their range excepted."""

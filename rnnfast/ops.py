@@ -226,17 +226,10 @@ def _check_arrays(check: Checker, form: Form, spec: CellSpec, x, row, state, out
     """Check in the order in which letters get bound: x, the states, R, W, the biases, out."""
     who = check.who
     given = {"x": x, "W": row[0], "R": row[1], "bW": row[2], "bR": row[3]}
-    axes = form.steps.split()
-    if not is_index_array(x):
-        x = check.sequence("x", x, f"{form.steps} I")
-    elif x.ndim == len(axes) + 1:
-        indices = "(T, B)" if form is TIME_FIRST else "(N,)"
-        raise DTypeError(
-            f"{who}: x is {x.dtype} with shape {x.shape}; an integer dtype means indices "
-            f"{indices}. For dense input use x.astype(W.dtype)."
-        )
-    else:
+    if is_index_array(x):
         x = check.indices("x", x, form.steps)
+    else:
+        x = check.sequence("x", x, f"{form.steps} I")
     lifted = []
     for letter, array in zip(spec.states, state or (None,) * spec.S, strict=True):
         name = f"{letter}0"

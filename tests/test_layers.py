@@ -635,17 +635,18 @@ def test_dropout_s_arguments(options: dict[str, Any], error: Any, text: str) -> 
             "rnnfast.LSTM: x has shape (5,), expected (T, B, I) = (T, B, 4); I=4 from input_size.",
         ),
         (
+            np.zeros((5, 3, 4), int),
+            None,
+            DTypeError,
+            "rnnfast.LSTM: x is int64 with shape (5, 3, 4); an integer dtype means indices (T, B). "
+            'For dense input use x.astype("float64").',
+        ),
+        (
             np.zeros((5, 3, 4), np.float32),
             None,
             DTypeError,
             "rnnfast.LSTM: the layer is float64 but x is float32; all arrays must share one dtype. "
             'Use x.astype("float64").',
-        ),
-        (
-            np.zeros((5, 3, 4), int),
-            None,
-            ShapeError,
-            "rnnfast.LSTM: x has shape (5, 3, 4), expected (T, B).",
         ),
         (
             np.zeros((5, 3, 4)),

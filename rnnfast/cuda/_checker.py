@@ -87,6 +87,7 @@ class DeviceChecker(Checker):
     def indices(self, name: str, array: Any, spec: str) -> Any:
         """Check an index input, its range excepted."""
         array = self.entered(name, array)
+        self.no_features(name, array, spec)
         self._int64(name, array)
         self.shape(name, array, spec)
         return array
