@@ -46,13 +46,11 @@ def below(who: str, name: str, value: Any, bits: int) -> int:
 def element(who: str, dtype: Any) -> np.dtype:
     """Return float32 or float64 as an element type, however it is written."""
     try:
-        # NumPy takes None for float64.
-        found = np.dtype(object if dtype is None else dtype)
+        found = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
     except (TypeError, ValueError) as error:
         raise DTypeError(f"{who}: dtype is {dtype!r}, expected float32 or float64.") from error
-    if found not in (np.float32, np.float64):
-        came = None if dtype is None else found
-        raise DTypeError(f"{who}: dtype is {came}, expected float32 or float64.")
+    if found is None or found not in (np.float32, np.float64):
+        raise DTypeError(f"{who}: dtype is {found}, expected float32 or float64.")
     return found
 
 

@@ -227,11 +227,9 @@ def settings(
 
 def _options(layer: Recurrent) -> list[tuple[str, Any, Any]]:
     """List what an evaluation depends on beside weights: name, value, value if there is none."""
-    zoneout = layer.zoneout
-    drawn = any(zoneout) if isinstance(zoneout, tuple) else zoneout > 0
     return [
         ("cell_clip", layer.cell_clip, None),
-        ("zoneout", zoneout if drawn else 0.0, 0.0),
+        ("zoneout", layer.zoneout if layer._stack.settings.zoneout else 0.0, 0.0),
         ("residual", layer.residual and layer.num_layers > 1, False),
     ]
 
