@@ -103,15 +103,15 @@ void linear(const LinearArgs<Real>& a, void* scratch, const Member& m) {
 struct MaskedRowsScratch {
   Parts parts;
   struct PerMember {
-    Real* factor;
-    Wide* start;
+    Real* note;
+    Wide* masks;
   };
   MaskedRowsScratch(Carver& carver, const MaskedRows<Real>& a, int n) {
     parts.add(carver, n, [&](Carver& own) { member(own, a); });
   }
   static PerMember member(Carver& own, const MaskedRows<Real>& a) {
-    Real* factor = own.take<Real>(a.n);
-    return {factor, own.take<Wide>(MaskSource::start_size(a.n))};
+    Real* note = own.take<Real>(mask_notes<Real>(a.n, kLanes));
+    return {note, own.take<Wide>(MaskSource::scratch_size(a.n))};
   }
 };
 size_t masked_rows_scratch(const MaskedRows<Real>& a, int n) {
@@ -124,17 +124,18 @@ void masked_rows(const MaskedRows<Real>& a, void* scratch, const Member& m) {
   Carver carver{static_cast<char*>(scratch)};
   const MaskedRowsScratch shared(carver, a, m.n);
   Carver own = shared.parts.of(scratch, m.id);
-  const auto [factor, start] = MaskedRowsScratch::member(own, a);
-  const MaskSource mask = dropout_mask(a.random, a.purpose, a.p, a.n, start);
+  const auto [note, masks] = MaskedRowsScratch::member(own, a);
+  const MaskSource mask(a.random, a.purpose, 0, a.p, a.n, masks);
+  const Real scale = dropout_scale(a.p);
   const Range mine = share(a.rows, m);
   for (Index r = mine.begin; r < mine.end; ++r) {
-    if (a.p > 0) mask.row(a.row_id[r], a.step ? a.step[r] : 0, a.n, factor);
+    if (a.p > 0) mask.note(a.row_id[r], a.step ? a.step[r] : 0, a.n, note);
     const Real *in = a.in[r], *add = a.add ? a.add[r] : nullptr;
     Real* out = a.out[r];
     for (Index j = 0; j < a.n; j += kLanes) {
       const int lanes = int(min_of(kLanes, a.n - j));
       Raw v = raw_load(in + j, lanes);
-      if (a.p > 0) v *= raw_load(factor + j, lanes);
+      if (a.p > 0) v = drop(v, noted(note, j / kLanes), scale);
       if (add) v += raw_load(add + j, lanes);
       raw_store(out + j, v, lanes);
     }

@@ -7,100 +7,98 @@
 namespace rnnfast {
 namespace {
 
-// Rows are `units` long; padding lanes keep what they had.
 class MaskRows {
  public:
   static RNNFAST_INLINE bool drops(const Options<Real>& o) { return o.dropout > 0; }
+  // Elements of a note.
+  static RNNFAST_INLINE Index size(Index H) { return mask_notes<Real>(H, kLanes); }
 
-  // of_sequence: (B, units) factors shared by the team, for masks that are one per sequence. noted: of the tape,
-  // null without one; `again`: they are there to be read.
+  // of_sequence: (B, notes) shared by the team, for masks that are one per sequence. noted: of the tape, null without
+  // one; `again`: they are there to be read.
   MaskRows(Carver& own, const Options<Real>& o, Index B, Index H, int S, Real* of_sequence,
            Real* noted, bool again)
       : key_(&o.random),
         H_(H),
-        units_(unit_vectors(H) * kLanes),
-        S_(S),
+        size_(size(H)),
         of_step_(o.step_masks()),
+        again_(again),
         noted_(noted),
-        again_(again) {
-    per_step_ = o.dropout_per_step;
-    draws_ = o.zoneout_draws;
-    factor_ = drops(o) && per_step_ ? own.take<Real>(B * units_) : of_sequence;
-    // In scratch, for a plain call is over before these could be set up. With a null base nothing is written.
-    dropout_ = drops(o) ? own.take<MaskSource>(1) : nullptr;
-    Wide* start = drops(o) ? own.take<Wide>(MaskSource::start_size(H)) : nullptr;
-    if (dropout_) *dropout_ = dropout_mask(o.random, Purpose::recurrent, o.dropout, H, start);
-    int number = drops(o) && per_step_;
-    for (int s = 0; s < S; ++s) {
-      p_[s] = o.zoneout[s];
-      const bool some = p_[s] > 0;
-      number_[s] = number;
-      number += some && draws_;
-      zone_[s] = some ? own.take<Real>((draws_ ? B : 1) * units_) : nullptr;
-      zoneout_[s] = some && draws_ ? own.take<MaskSource>(1) : nullptr;
-      start = some && draws_ ? own.take<Wide>(MaskSource::start_size(H)) : nullptr;
-      if (zoneout_[s])
-        *zoneout_[s] = MaskSource(o.random, Purpose::zoneout, s, p_[s], 0, 1, H, start);
-    }
+        of_sequence_(of_sequence) {
+    int number = 0;
+    const auto use = [&](Purpose purpose, int which, double p, bool per_step) {
+      Use u{};
+      if (per_step) u.number = number++;
+      if (per_step && again) return u;
+      u.rows = per_step ? own.take<Real>(B * size_) : nullptr;
+      // In scratch, for a plain call is over before these could be set up. With a null base nothing is written.
+      u.source = own.take<MaskSource>(1);
+      Wide* const scratch = own.take<Wide>(MaskSource::scratch_size(H));
+      if (u.source) *u.source = MaskSource(o.random, purpose, which, p, H, scratch);
+      return u;
+    };
+    if (drops(o)) dropout_ = use(Purpose::recurrent, 0, o.dropout, o.dropout_per_step);
+    for (int s = 0; s < S; ++s)
+      if (o.zoneout[s] > 0 && o.zoneout_draws)
+        zoneout_[s] = use(Purpose::zoneout, s, o.zoneout[s], true);
   }
   // Another member notes the same rows.
   void note_nothing() { noted_ = nullptr; }
-  void prepare_expectation() const {
-    for (int s = 0; s < S_; ++s)
-      if (zone_[s] && !draws_)
-        for (Index u = 0; u < units_; ++u) zone_[s][u] = Real(p_[s]);
-  }
-  // The factors of one sequence, before the first step.
+  // The mask of one sequence, before the first step.
   void of_sequence(Index b) const {
-    Real* row = factor_ + b * units_;
-    dropout_->row(key_->row_of(b), 0, H_, row);
-    pad(row, 1);
+    dropout_.source->note(key_->row_of(b), 0, H_, of_sequence_ + b * size_);
   }
-  // The factors on the operand that row b reads at step t, whose place is p; those of a step are kept as slot r.
-  RNNFAST_INLINE const Real* operand_factor(Index r, Index p, Index t, Index b) const {
-    if (!per_step_) return factor_ + b * units_;
-    return of_step(*dropout_, 0, p, t, b, factor_ + r * units_, 1);
+  // The note of what row b drops at step t, whose place is p, of the operand it reads; r: its slot in the step.
+  RNNFAST_INLINE const Real* dropout(Index r, Index p, Index t, Index b) const {
+    return of_sequence_ ? of_sequence_ + b * size_ : of_step(dropout_, r, p, t, b);
   }
+  // What stays becomes the new state.
   RNNFAST_INLINE const Real* zoneout(int s, Index r, Index p, Index t, Index b) const {
-    return draws_ ? of_step(*zoneout_[s], number_[s], p, t, b, zone_[s] + r * units_, 0) : zone_[s];
+    return of_step(zoneout_[s], r, p, t, b);
   }
 
  private:
+  struct Use {
+    MaskSource* source;
+    int number;  // among the masks that each step draws
+    Real* rows;  // (B, notes) of a step that are not noted on a tape
+  };
   const MaskKey* key_;
-  Index H_, units_;
-  int S_;
-  int of_step_;             // masks that each step draws
-  int number_[kMaxStates];  // zoneout's among them; recurrent dropout's is the first
-  Real* noted_;             // (places, of_step, notes)
-  bool again_, per_step_, draws_;
-  Real* factor_;  // recurrent dropout: (B, units), shared and of the sequence, or own and of a step
-  Real* zone_[kMaxStates];  // zoneout: (B, units) of a step, or one row of the expectation
-  double p_[kMaxStates];
-  MaskSource *dropout_, *zoneout_[kMaxStates];
+  Index H_, size_;
+  int of_step_;  // masks that each step draws
+  bool again_;
+  Real* noted_;  // (places, of_step, notes)
+  Real* of_sequence_;
+  Use dropout_, zoneout_[kMaxStates];
 
-  RNNFAST_INLINE const Real* of_step(const MaskSource& mask, int number, Index p, Index t, Index b,
-                                     Real* row, Real padding) const {
-    const Index vectors = units_ / kLanes,
-                at = (p * of_step_ + number) * mask_notes<Real>(H_, kLanes);
-    if (again_) {
-      mask.row_of_note(noted_ + at, vectors, row);
-    } else {
-      mask.row(key_->row_of(b), key_->step_of(t), H_, row);
-      if (noted_) mask.note(row, vectors, noted_ + at);
-    }
-    pad(row, padding);
-    return row;
-  }
-  RNNFAST_INLINE void pad(Real* row, Real padding) const {
-    for (Index u = H_; u < units_; ++u) row[u] = padding;
+  RNNFAST_INLINE const Real* of_step(const Use& use, Index r, Index p, Index t, Index b) const {
+    Real* const note = noted_ ? noted_ + (p * of_step_ + use.number) * size_ : use.rows + r * size_;
+    if (!again_) use.source->note(key_->row_of(b), key_->step_of(t), H_, note);
+    return note;
   }
 };
 
-// to = from * factor, H elements.
-RNNFAST_INLINE void multiply_row(const Real* from, const Real* factor, Index H, Real* to) {
-  Index j = 0;
-  for (; j + kLanes <= H; j += kLanes) raw_store(to + j, raw_load(from + j) * raw_load(factor + j));
-  for (; j < H; ++j) to[j] = from[j] * factor[j];
+// Zoneout of one state: what each unit has of its old value. Null and 0: nothing.
+struct Zoneout {
+  const Real* const* notes;  // of each row: what stays is new, the rest old
+  Real expected;             // of every unit
+  static RNNFAST_INLINE Zoneout of(const Options<Real>& o, int s, const Real* const* notes) {
+    return {notes, o.zoneout_draws ? 0 : Real(o.zoneout[s])};
+  }
+  RNNFAST_INLINE explicit operator bool() const { return notes || expected > 0; }
+  // The old and the new, put together.
+  RNNFAST_INLINE Vec blend(Index row, Index unit, Vec old, Vec fresh) const {
+    if (notes) return noted(notes[row], unit) ? fresh.v : old.v;
+    const Vec z(raw_set(expected));
+    return z * old + (Vec(1) - z) * fresh;
+  }
+};
+
+// to = what stays of H elements of a row, scaled.
+RNNFAST_INLINE void drop_row(const Real* from, const Real* note, Real scale, Index H, Real* to) {
+  for (Index j = 0, v = 0; j < H; j += kLanes, ++v) {
+    const int lanes = int(min_of(kLanes, H - j));
+    raw_store(to + j, drop(raw_load(from + j, lanes), noted(note, v), scale), lanes);
+  }
 }
 
 }  // namespace

@@ -9,9 +9,20 @@
 namespace rnnfast {
 namespace {
 
-// Bits of a note: unsigned, for the last one of a lane is the sign of a signed type.
+// A mask is noted as bits: of each unit, whether it stays. A note is a vector for each kNoteVectors unit vectors: bit v of
+// lane l is of unit v * lanes + l, so that no lane ever moves. Bits behind the last unit may be any. They are
+// unsigned, for the last one of a lane is the sign of a signed type.
 constexpr int kNoteVectors = sizeof(Real) * 8;
 typedef BitsOf<Real>::unsigned_type NoteBits __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
+
+// All bits where a unit of vector v stays, else none.
+RNNFAST_INLINE RawBits noted(const Real* note, Index v) {
+  NoteBits bits;
+  memcpy(&bits, note + v / kNoteVectors * kLanes, sizeof(bits));
+  const NoteBits bit = (BitsOf<Real>::unsigned_type(1) << v % kNoteVectors) - NoteBits{};
+  return (RawBits)((bits & bit) != NoteBits{});
+}
+
 constexpr int kWideLanes = RNNFAST_VECTOR_BYTES / 8;
 typedef uint64_t Wide __attribute__((vector_size(RNNFAST_VECTOR_BYTES)));
 
@@ -53,20 +64,30 @@ struct Halves {
 #endif
   }
 };
+// Of halves of one vector taken for both: each once, in the low half.
+template <int... lanes>
+RNNFAST_INLINE Words one_of_two(Words w) {
+  constexpr int n = sizeof...(lanes);
+  if constexpr (n < kWordLanes) return one_of_two<lanes..., n % kWideLanes / 2 * 4 + n % 2>(w);
+#if defined(__clang__)
+  else return __builtin_shufflevector(w, w, lanes...);
+#else
+  else return __builtin_shuffle(w, Words{lanes...});
+#endif
+}
 RNNFAST_INLINE Words low_halves(Wide a, Wide b) { return Halves<0>::of((Words)a, (Words)b); }
 RNNFAST_INLINE Words high_halves(Wide a, Wide b) { return Halves<1>::of((Words)a, (Words)b); }
 
-// Mask rows for one use: `dropped` with probability p, else `kept`.
+// The masks of one use: a unit stays with probability 1 - p.
 class MaskSource {
  public:
   MaskSource() = default;
-  // `which` tells states apart. start: start_size(n) vectors of scratch, for rows of n units.
-  MaskSource(const MaskKey& key, Purpose purpose, int which, double p, Real kept, Real dropped,
-             Index n, Wide* start)
-      : start_(start), kept_(kept), dropped_(dropped) {
+  // `which` tells states apart. scratch: of scratch_size(n), for rows of n units.
+  MaskSource(const MaskKey& key, Purpose purpose, int which, double p, Index n, Wide* scratch)
+      : start_(scratch), stays_(reinterpret_cast<Bits*>(scratch + start_size(n))) {
     const uint64_t threshold = uint64_t(__builtin_rint(p * 4294967296.0));
     threshold_ = uint32_t(threshold) - Words{};
-    if (threshold >> 32) kept_ = dropped_;  // no word reaches it
+    first_ = threshold >> 32 ? 0 : 1;  // no word reaches 2^32
     uint32_t k0 = uint32_t(key.seed), k1 = uint32_t(key.seed >> 32);
     for (int round = 0; round < kRounds; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
       keys_[round][0] = wide(uint64_t(k0) << 32 | k0);
@@ -75,6 +96,7 @@ class MaskSource {
     const uint32_t place =
         (uint32_t(purpose) + uint32_t(which)) << 24 | key.layer << 8 | key.direction;
     const Index Q = counters(n);
+    Wide* start = scratch;
     for (Index i = 0; i < 2 * groups(n); ++i, start += 3) {
       const Index group = i / 2 * kWordLanes;
       Wide q{};
@@ -86,54 +108,55 @@ class MaskSource {
       start[1] = p1 ^ keys_[2][0];
       start[2] = p0;
     }
+    memset(stays_, 0, size_t(drawn_size(n)) * sizeof(Bits));
   }
-  static RNNFAST_INLINE Index start_size(Index n) { return 6 * groups(n); }
+  // In vectors.
+  static RNNFAST_INLINE Index scratch_size(Index n) {
+    return start_size(n) + drawn_size(n) / kLanes;
+  }
 
-  RNNFAST_NOINLINE void row(uint32_t row, uint32_t step, Index n, Real* out) const {
+  RNNFAST_NOINLINE void note(uint32_t row, uint32_t step, Index n, Real* to) const {
     // The first two rounds of what is the same for all of the row.
     const uint64_t p1 = kM1 * step;
     const uint64_t p0 = kM0 * (uint32_t(p1 >> 32) ^ row ^ uint32_t(keys_[0][0][0]));
     const Wide of_row[3] = {wide(uint32_t(p1)), wide(p0 >> 32) ^ keys_[1][1],
                             wide(uint32_t(p0)) ^ keys_[2][1]};
-    const Index Q = counters(n);
-    Index q = 0;
-    // As long as the four words of each counter are units of the row.
-    for (; q + kWordLanes <= n - 3 * Q; q += kWordLanes) {
-      Words word[4];
-      words<2>(q, of_row, word);
-      unroll<4>([&](auto j) RNNFAST_INLINE_LAMBDA { choose(word[j], out + j * Q + q); });
-    }
-    for (; q < Q; q += kWordLanes) {
-      Words word[4];
-      const bool two = Q - q > kWideLanes;
-      two ? words<2>(q, of_row, word) : words<1>(q, of_row, word);
-      for (int j = 0; j < 4; ++j) {
-        Real lanes[kWordLanes];
-        choose(word[j], lanes);
-        for (Index l = 0; l < kWordLanes && q + l < Q && j * Q + q + l < n; ++l)
-          out[j * Q + q + l] = lanes[two ? l : l / 2 * 4 + l % 2];
+    const Index Q = counters(n), vectors = unit_vectors(n);
+    const NoteBits first = first_ - NoteBits{};
+    if (Q * 4 == n && Q % kWordLanes == 0 && vectors <= kNoteVectors) {
+      // The words are whole unit vectors, and never lie in memory.
+      NoteBits bits{};
+      for (Index q = 0; q < Q; q += kWordLanes) {
+        Words word[4];
+        words<2>(q, of_row, word);
+        unroll<4>([&](auto j) RNNFAST_INLINE_LAMBDA {
+          each_part(word[j], [&](int l, RawBits stays) RNNFAST_INLINE_LAMBDA {
+            bits |= first << ((j * Q + q + l) / kLanes) & (NoteBits)stays;
+          });
+        });
       }
+      memcpy(to, &bits, sizeof(bits));
+      return;
     }
-  }
-
-  // Note which units of a drawn row are kept, and make the same row of the note. A note is a vector for each
-  // kNoteVectors unit vectors: bit v of lane l is of unit v * lanes + l, so that no lane ever moves.
-  RNNFAST_INLINE void note(const Real* row, Index vectors, Real* to) const {
-    const Raw drop = raw_set(dropped_);
-    for (Index first = 0; first < vectors; first += kNoteVectors, to += kLanes) {
-      NoteBits note{}, bit = one();
-      for (Index v = first; v < vectors && v < first + kNoteVectors; ++v, bit += bit)
-        note |= bit & (NoteBits)(raw_load(row + v * kLanes) != drop);
-      memcpy(to, &note, sizeof(note));
+    // A group of counters ends past the Q units that are a word's, in those that the next word of the first group
+    // writes: the first group comes last.
+    for (Index q = (groups(n) - 1) * kWordLanes; q >= 0; q -= kWordLanes) {
+      Words word[4];
+      Q - q > kWideLanes ? words<2>(q, of_row, word) : words<1>(q, of_row, word);
+      unroll<4>([&](auto j) RNNFAST_INLINE_LAMBDA {
+        each_part(word[j], [&](int l, RawBits stays) RNNFAST_INLINE_LAMBDA {
+          memcpy(stays_ + j * Q + q + l, &stays, sizeof(stays));
+        });
+      });
     }
-  }
-  RNNFAST_INLINE void row_of_note(const Real* from, Index vectors, Real* row) const {
-    const Raw keep = raw_set(kept_), drop = raw_set(dropped_);
-    for (Index first = 0; first < vectors; first += kNoteVectors, from += kLanes) {
-      NoteBits note, bit = one();
-      memcpy(&note, from, sizeof(note));
-      for (Index v = first; v < vectors && v < first + kNoteVectors; ++v, bit += bit)
-        raw_store(row + v * kLanes, (note & bit) != NoteBits{} ? keep : drop);
+    for (Index v = 0; v < vectors; to += kLanes) {
+      NoteBits bits{}, bit = first;
+      for (const Index end = min_of(v + kNoteVectors, vectors); v < end; ++v, bit += bit) {
+        NoteBits stays;
+        memcpy(&stays, stays_ + v * kLanes, sizeof(stays));
+        bits |= bit & stays;
+      }
+      memcpy(to, &bits, sizeof(bits));
     }
   }
 
@@ -142,28 +165,34 @@ class MaskSource {
   static constexpr uint64_t kM0 = 0xD2511F53, kM1 = 0xCD9E8D57;
   Wide keys_[kRounds][2];  // in both halves
   const Wide* start_;
-  Words threshold_;  // a word below it drops
-  Real kept_, dropped_;
+  Bits* stays_;                        // of a row whose words are not whole unit vectors
+  Words threshold_;                    // a word below it drops
+  BitsOf<Real>::unsigned_type first_;  // bit of a note
 
   static RNNFAST_INLINE Index counters(Index n) { return (n + 3) / 4; }
   static RNNFAST_INLINE Index groups(Index n) {
     return (counters(n) + kWordLanes - 1) / kWordLanes;
   }
-  static RNNFAST_INLINE NoteBits one() { return 1 - NoteBits{}; }
+  static RNNFAST_INLINE Index start_size(Index n) { return 6 * groups(n); }
+  // Units that the words of a row reach, in whole vectors.
+  static RNNFAST_INLINE Index drawn_size(Index n) {
+    return unit_vectors(3 * counters(n) + groups(n) * kWordLanes) * kLanes;
+  }
 
-  RNNFAST_INLINE void choose(Words words, Real* out) const {
-    const Raw keep = raw_set(kept_), drop = raw_set(dropped_);
+  // f(l, whether the units of lanes l ... of a vector of words stay).
+  template <class F>
+  RNNFAST_INLINE void each_part(Words words, F&& f) const {
     const auto stays = words >= threshold_;
     typedef int32_t Part __attribute__((vector_size(4 * kLanes)));
-    for (Index l = 0; l < kWordLanes; l += kLanes) {
+    unroll<kWordLanes / kLanes>([&](auto i) RNNFAST_INLINE_LAMBDA {
       Part part;
-      memcpy(&part, reinterpret_cast<const char*>(&stays) + l * 4, sizeof(part));
-      raw_store(out + l, __builtin_convertvector(part, RawBits) ? keep : drop);
-    }
+      memcpy(&part, reinterpret_cast<const char*>(&stays) + i * sizeof(part), sizeof(part));
+      f(i * kLanes, __builtin_convertvector(part, RawBits));
+    });
   }
 
   // The words of a group of counters. In two vectors, for each round waits for the multiplication of the one before;
-  // what fits in one is a group of its own form.
+  // of what fits in one, in the low half.
   template <int N>
   RNNFAST_INLINE void words(Index q, const Wide (&of_row)[3], Words (&word)[4]) const {
     const Wide m0 = wide(kM0), m1 = wide(kM1);
@@ -196,14 +225,17 @@ class MaskSource {
       word[2 * j] = high_halves(p[0][1 - j], p[b][1 - j]) ^
                     low_halves(c[0][2 * j + 1], c[b][2 * j + 1]) ^ (Words)keys_[kRounds - 1][j];
       word[2 * j + 1] = low_halves(p[0][1 - j], p[b][1 - j]);
+      if constexpr (N == 1)
+        word[2 * j] = one_of_two(word[2 * j]), word[2 * j + 1] = one_of_two(word[2 * j + 1]);
     });
   }
 };
 
-// Dropout scales what it keeps, so that the expectation stays.
-RNNFAST_INLINE MaskSource dropout_mask(const MaskKey& random, Purpose purpose, double p, Index n,
-                                       Wide* start) {
-  return MaskSource(random, purpose, 0, p, p < 1 ? Real(1 / (1 - p)) : Real(0), Real(0), n, start);
+// Dropout scales what stays, so that the expectation is as it was.
+RNNFAST_INLINE Real dropout_scale(double p) { return p < 1 ? Real(1 / (1 - p)) : Real(0); }
+// v where a unit stays, times the scale.
+RNNFAST_INLINE Raw drop(Raw v, RawBits stays, Real scale) {
+  return v * (stays ? raw_set(scale) : Raw{});
 }
 
 }  // namespace

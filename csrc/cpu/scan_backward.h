@@ -9,30 +9,12 @@
 // none (the last step, behind a reset, behind a cut) its product is zero. Gate gradients live in scratch, a chunk at a
 // time: the tape is read only, and a second backward is right.
 #pragma once
+#include "received.h"
 #include "scan_forward.h"
 #include "weight_gradient.h"
 
 namespace rnnfast {
 namespace {
-
-// What a step takes back from the one after it: the product with R^T, through the mask of recurrent dropout, and
-// the elementwise path, bounded.
-struct Received {
-  const Real* const* factor;  // per row: recurrent dropout; null: none
-  const Real* bound;          // per row; null: none
-
-  // d, the elementwise path of h, with dh, the product. each(f) runs f(n, row, at) for the places of a bundle.
-  template <class V, class Each>
-  RNNFAST_INLINE void add(V dh, V& d, const Each& each) const {
-    if (factor)
-      each([&](auto n, Index row, Index at)
-               RNNFAST_INLINE_LAMBDA { dh.at[n] = dh.at[n] * Vec(raw_load(factor[row] + at)); });
-    d = d + dh;
-    if (bound)
-      each([&](auto n, Index row, Index)
-               RNNFAST_INLINE_LAMBDA { d.at[n] = clamp(d.at[n], Vec(raw_set(bound[row]))); });
-  }
-};
 
 // What else depends on the activated gates of a bundle; false in the plain call and where nothing does.
 template <int N, bool extras>
@@ -58,22 +40,18 @@ struct CellBackward {
   Real* const* carry[Cell::S];  // in: from the step after; out: to the step before. Packed rows
   Real *dgx, *dgh;              // gate rows, `row_stride` apart; dgx null where it equals dgh
   Index row_stride;
-  // extras
   Received received;
-  const Real* const* dstates[Cell::S];  // null: zero
-  const Real* const* dgates;            // rows (G, H); null: zero
-  const Real* const* zoneout[Cell::S];
-  const Real* params;  // null: none
-  Real gradient_clip;  // 0: none
-  // Where what arrives belongs to the state that a reset put in place, and not to this step: (H,) rows that it is added
-  // to, of a row all of them or none. Null: nowhere.
-  Real* const* leaves[Cell::S];
+  Sent sent;
+  // extras
+  const Real* const* dgates;  // rows (G, H); null: zero
+  const Real* params;         // null: none
 
-  RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
-                                 const Real* dh) const {
+  RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows, Real* dh) const {
+    if (!received.nothing()) received(panel, panels, row, rows, dh);
     each_bundle(H, NV, 1, panel, panels, row, rows, dh,
                 [&](auto N, const Place& p, Index count)
                     RNNFAST_INLINE_LAMBDA { run<N>(p, count); });
+    if (!sent.nothing()) sent(panel, panels, row, rows);
   }
 
   // As in CellForward.
@@ -125,56 +103,18 @@ struct CellBackward {
       });
       dh.at[n] = raw_load(p.tile + n * p.step);
     });
-    if constexpr (extras) {
-      received.add(dh, ds[0], each);
-      if (leaves[0])
-        each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
-          if (!leaves[0][row]) return;
-          unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-            Real* const to = leaves[j][row] + at;
-            raw_store(to, raw_load(to, lanes) + ds[j].at[n].v, lanes);
-            ds[j].at[n] = Vec(Raw{});
-          });
-        });
-      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        if (dstates[j])
-          each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
-            ds[j].at[n] = ds[j].at[n] + Vec(raw_load(dstates[j][row] + at, lanes));
-          });
-      });
-    } else {
-      ds[0] = ds[0] + dh;
-    }
+    ds[0] = ds[0] + dh;
     if (dy)
       each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
         ds[0].at[n] = ds[0].at[n] + Vec(raw_load(dy[row] + at, lanes));
       });
     if constexpr (extras) {
-      // What goes past the cell waits in the carry: there are not registers for it.
-      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        if (zoneout[j])
-          each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
-            const Vec z = raw_load(zoneout[j][row] + at);
-            raw_store(carry[j][row] + at, (z * ds[j].at[n]).v);
-            ds[j].at[n] = (Vec(1) - z) * ds[j].at[n];
-          });
-      });
       gates.H = H;
       gates.lanes = lanes;
       each([&](auto n, Index row, Index at)
                RNNFAST_INLINE_LAMBDA { gates.of[n] = dgates ? dgates[row] + at : nullptr; });
     }
     Cell::backward(kept, scalars.get(), before, ds, gates, x, g);
-    if constexpr (extras) {
-      unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
-        if (zoneout[j])
-          each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
-            ds[j].at[n] = ds[j].at[n] + Vec(raw_load(carry[j][row] + at));
-          });
-        // That of h is bounded when the product with R^T has been added.
-        if (j && gradient_clip > 0) ds[j] = clamp(ds[j], V(double(gradient_clip)));
-      });
-    }
     each([&](auto n, Index row, Index at) RNNFAST_INLINE_LAMBDA {
       const Index to = row * row_stride + at * G;
       unroll<G>([&](auto j) RNNFAST_INLINE_LAMBDA {
@@ -187,41 +127,9 @@ struct CellBackward {
   }
 };
 
-// Epilogue of a product with R^T whose result leaves the scan: the gradient of initial states, or of states that a
-// reset put in place.
-struct StateGradient {
-  Index H;
-  int NV, S;
-  Received received;
-  const Real* const* carry[kMaxStates];
-  Real* const* to[kMaxStates];  // (H,) rows
-  bool add;
-
-  RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
-                                 const Real* dh_tile) const {
-    const Index units = unit_vectors(H);
-    for (Index r = row; r < row + rows; ++r)
-      for (Index v = 0; v < panels * NV; ++v, dh_tile += kLanes) {
-        const Index unit = panel * NV + v, at = unit * kLanes;
-        if (unit >= units) continue;
-        const int lanes = int(min_of(kLanes, H - at));
-        const auto here = [&](auto&& f) RNNFAST_INLINE_LAMBDA { f(Constant<0>{}, r, at); };
-        for (int j = 0; j < S; ++j) {
-          Bundle<1> dh, d;
-          dh.at[0] = raw_load(dh_tile);
-          d.at[0] = raw_load(carry[j][r] + at);
-          if (j == 0) received.add(dh, d, here);
-          if (add) d.at[0] = Vec(raw_load(to[j][r] + at, lanes)) + d.at[0];
-          raw_store(to[j][r] + at, d.at[0].v, lanes);
-        }
-      }
-  }
-};
-
+// Whether the cell's backward of this call looks at more than the plain one does.
 RNNFAST_INLINE bool backward_extras(const BackwardArgs<Real>& a) {
-  const Options<Real>& o = a.options;
-  return o.has_params || o.zones_out() || o.dropout > 0 || o.gradient_clip > 0 || a.dgates.base ||
-         a.dstates[0].base || a.dstates[1].base;
+  return a.options.has_params || a.dgates.base;
 }
 
 template <class Cell>
@@ -231,7 +139,7 @@ struct BackwardScratch {
   bool lazy_W, lazy_R;
   int nv_x, nv_h;
   Real *W, *R, *dgh, *dgx, *last_dgh, *carry[kMaxStates], *zero, *no_gates, *dbW, *dbR;
-  Real *factor, *masked;  // recurrent dropout: factors of the sequence, operands of a chunk
+  Real *dropped, *masked;  // recurrent dropout: notes of the sequences, operands of a chunk
   IndexedSums sums;
   struct PerMember {
     const Real** rows;  // of a product over a chunk
@@ -241,7 +149,8 @@ struct BackwardScratch {
     Real** carry[kMaxStates];
     const Real** dy;
     const Real **dstates[kMaxStates], **dgates, **zoneout[kMaxStates];
-    const Real** factor;
+    Real* kept[kMaxStates];  // slots, packed: what passes the cell by zoneout
+    const Real** dropped;
     Real* bound;
     Real** gradient[kMaxStates];
     // Resets that put a state in place. The product that the step before them computes anyway has its gradient:
@@ -290,7 +199,8 @@ struct BackwardScratch {
     no_gates = carver.take<Real>(row);
     dbW = carver.take<Real>(row);
     dbR = Cell::one_gate_gradient ? dbW : carver.take<Real>(row);
-    factor = drops && !a.options.dropout_per_step ? carver.take<Real>(d.B * units) : nullptr;
+    dropped = drops && !a.options.dropout_per_step ? carver.take<Real>(d.B * MaskRows::size(d.H))
+                                                   : nullptr;
     masked = drops ? carver.take<Real>(chunk * d.H) : nullptr;
     sums = IndexedSums{nullptr, nullptr, nullptr, row};
     if (a.index.used) {
@@ -308,7 +218,8 @@ struct BackwardScratch {
   PerMember member(Carver& carver, const BackwardArgs<Real>& a) const {
     const Dims& d = a.dims;
     const Options<Real>& o = a.options;
-    PerMember m(MaskRows(carver, o, d.B, d.H, Cell::S, factor, a.tape.masks, true));
+    const Index h = unit_vectors(d.H) * kLanes;
+    PerMember m(MaskRows(carver, o, d.B, d.H, Cell::S, dropped, a.tape.masks, true));
     const auto table = [&](bool wanted) RNNFAST_INLINE_LAMBDA {
       return wanted ? carver.take<const Real*>(d.B) : nullptr;
     };
@@ -319,12 +230,13 @@ struct BackwardScratch {
       m.state[s] = table(true);
       m.carry[s] = carver.take<Real*>(d.B);
       m.dstates[s] = table(a.dstates[s].base);
-      m.zoneout[s] = table(o.zoneout[s] > 0);
+      m.zoneout[s] = table(o.zoneout_draws && o.zoneout[s] > 0);
+      m.kept[s] = o.zoneout[s] > 0 ? carver.take<Real>(d.B * h) : nullptr;
       m.gradient[s] = carver.take<Real*>(d.B);
     }
     m.dy = table(a.dy.base);
     m.dgates = table(a.dgates.base);
-    m.factor = table(MaskRows::drops(o));
+    m.dropped = table(MaskRows::drops(o));
     m.bound = o.gradient_clip > 0 ? carver.take<Real>(d.B) : nullptr;
     m.leaving = a.replaces() ? carver.take<Index>(d.B) : nullptr;
     for (int s = 0; s < Cell::S; ++s)
@@ -340,7 +252,7 @@ struct BackwardScratch {
     if (lazy_W && a.dx.base) room(W_panels(a));
     if (lazy_R && a.reads_R()) room(R_panels(a));
     m.panels = panel ? carver.take<Real>(panel) : nullptr;
-    const Index x = unit_vectors(d.I) * kLanes, h = unit_vectors(d.H) * kLanes;
+    const Index x = unit_vectors(d.I) * kLanes;
     Index products = a.index.used ? 0 : gradient_scratch(Cell::one_gate_gradient ? x + h : x);
     if (!Cell::one_gate_gradient || a.index.used) products = max_of(products, gradient_scratch(h));
     m.products = carver.take<Real>(products);
@@ -361,6 +273,8 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
   const auto own = shared.member(own_carver, a);
   const Walk walk = shared.walk;
   const bool extras = backward_extras(a), drops = MaskRows::drops(o);
+  const bool tabled = a.dgates.base || a.dstates[0].base || a.dstates[1].base || o.zones_out();
+  const Real scale = dropout_scale(o.dropout);
 
   ColumnPanels W = shared.W_panels(a), R = shared.R_panels(a);
   W.member = R.member = m;
@@ -392,7 +306,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       for (int s = 0; s < S; ++s)
         copy_padded(a.dstate_n[s] ? a.dstate_n[s] + i * d.H : nullptr, d.H,
                     shared.carry[s] + i * units);
-      if (shared.factor) own.masks.of_sequence(i);
+      if (shared.dropped) own.masks.of_sequence(i);
     }
     const size_t begin = size_t(pairs.begin) * kLanes,
                  count = size_t(pairs.end - pairs.begin) * kLanes;
@@ -408,7 +322,6 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
       memset(shared.zero, 0, size_t(d.H) * sizeof(Real));
       memset(shared.no_gates, 0, size_t(depth) * sizeof(Real));
     }
-    own.masks.prepare_expectation();
     for (Index i = rows.begin; i < rows.end; ++i) {
       own.product[i] = nullptr;
       own.sent[i] = 0;
@@ -437,12 +350,23 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     const bool some = own.product[b] != nullptr;
     own.rows[r] = some ? own.product[b] : shared.no_gates;
     for (int s = 0; s < S; ++s) own.carry[s][r] = shared.carry[s] + b * units;
-    if (own.factor) own.factor[r] = own.masks.operand_factor(r, own.sent[b], 0, b);
+    if (drops) own.dropped[r] = own.masks.dropout(r, own.sent[b], 0, b);
     // What came from outside was not sent by a step, and is not bounded.
     if (own.bound) own.bound[r] = some ? o.gradient_clip : Real(__builtin_inf());
     return some;
   };
-  const Received received{own.factor, own.bound};
+  // What the rows of the coming product receive, `leaves` and `dstates` aside.
+  const auto received = [&]() RNNFAST_INLINE_LAMBDA {
+    Received r{};
+    r.H = d.H;
+    r.NV = shared.nv_h;
+    r.S = S;
+    for (int s = 0; s < S; ++s) r.carry[s] = own.carry[s];
+    r.dropped = own.dropped;
+    r.scale = scale;
+    r.bound = own.bound;
+    return r;
+  };
   const auto multiply = [&](bool any, bool backwards, Index n,
                             const Epilogue& to) RNNFAST_INLINE_LAMBDA {
     run_stage(shared.nv_h, R, any ? R_panels : none, any ? depth : 0, panels.begin, panels.end,
@@ -456,16 +380,9 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
              size_t(mine_of_row.size()) * sizeof(Real));
   };
   const auto leave = [&](bool any, Index n, bool add) RNNFAST_INLINE_LAMBDA {
-    StateGradient gradient{};
-    gradient.H = d.H;
-    gradient.NV = shared.nv_h;
-    gradient.S = S;
-    gradient.received = received;
-    for (int s = 0; s < S; ++s) {
-      gradient.carry[s] = own.carry[s];
-      gradient.to[s] = own.gradient[s];
-    }
-    gradient.add = add;
+    Received gradient = received();
+    for (int s = 0; s < S; ++s) gradient.leaves[s] = own.gradient[s];
+    gradient.adds = add;
     multiply(any, false, n, epilogue(gradient));
   };
   // Where the gradient of state s goes that reset k put in place.
@@ -535,7 +452,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
         });
         if (own.dy) own.dy[r] = a.dy.row(t, b);
       });
-      if (extras)
+      if (tabled)
         walk.each(t, at, [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
           const Index r = p - at.begin;
           for (int s = 0; s < S; ++s) {
@@ -549,24 +466,31 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
         cell.H = d.H;
         cell.NV = shared.nv_h;
         cell.tape = a.tape.cell + at.begin * units * K;
-        cell.dy = own.dy;
         cell.row_stride = row;
         cell.dgh = shared.dgh + (at.begin - first) * row;
         cell.dgx = shared.dgx + (at.begin - first) * row;
-        cell.received = received;
+        cell.received = received();
+        cell.received.adds = true;
+        (own.kept[0] ? cell.received.dy : cell.dy) = own.dy;
         for (int s = 0; s < S; ++s) {
           cell.state[s] = own.state[s];
           cell.carry[s] = own.carry[s];
-          cell.dstates[s] = own.dstates[s];
-          cell.zoneout[s] = own.zoneout[s];
-          cell.leaves[s] = leaves ? own.leaves[s] : nullptr;
+          cell.received.leaves[s] = leaves ? own.leaves[s] : nullptr;
+          cell.received.dstates[s] = own.dstates[s];
+          cell.received.zoneout[s] = Zoneout::of(o, s, own.zoneout[s]);
+          cell.sent.carry[s] = own.carry[s];
+          cell.received.kept[s] = own.kept[s];
+          cell.sent.kept[s] = own.kept[s];
         }
         cell.dgates = own.dgates;
         cell.params = o.has_params ? o.params : nullptr;
-        cell.gradient_clip = o.gradient_clip;
+        cell.sent.H = d.H;
+        cell.sent.NV = shared.nv_h;
+        cell.sent.S = S;
+        cell.sent.bound = o.gradient_clip;
         multiply(any, t & 1, at.size(), epilogue(cell));
       };
-      extras || leaves ? run(Constant<1>{}) : run(Constant<0>{});
+      extras ? run(Constant<1>{}) : run(Constant<0>{});
       walk.each(t, at, [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
         own.product[b] = shared.dgh + (p - first) * row;
         own.sent[b] = p;
@@ -593,8 +517,8 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     };
     if (drops)
       each(mine, [&](Index i, Index t, Index b, Source from) RNNFAST_INLINE_LAMBDA {
-        multiply_row(history.operand(from, b), own.masks.operand_factor(0, first + i, t, b), d.H,
-                     shared.masked + i * d.H);
+        drop_row(history.operand(from, b), own.masks.dropout(0, first + i, t, b), scale, d.H,
+                 shared.masked + i * d.H);
       });
     m.barrier();
 

@@ -140,9 +140,9 @@ struct CellForward {
   Real* const* to[Cell::S];           // the new states: y rows, then packed rows
   Real* tape;                         // packed rows of the step, one behind the other,
   bool streams;                       // and whether they are written past the caches
-  const Real* const*
-      zoneout[Cell::S];  // extras: what each unit keeps of its old value; null: nothing
-  const Real* params;    // extras: by Cell::Param; null: none
+  // extras
+  Zoneout zoneout[Cell::S];
+  const Real* params;  // by Cell::Param; null: none
 
   RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows,
                                  const Real* gh) const {
@@ -208,11 +208,10 @@ struct CellForward {
       unroll<S>([&](auto j) RNNFAST_INLINE_LAMBDA {
         if (zoneout[j])
           unroll<N>([&](auto n) RNNFAST_INLINE_LAMBDA {
-            const Index row = p.row_of(n), at = p.at(n);
-            const Vec z = raw_load(zoneout[j][row] + at);
-            // Read again: there are not registers to keep it in.
-            const Vec old = load_state(j, row, at, lanes);
-            s[j].at[n] = z * old + (Vec(1) - z) * s[j].at[n];
+            const Index row = p.row_of(n);
+            // The old state is read again: there are not registers to keep it in.
+            s[j].at[n] =
+                zoneout[j].blend(row, p.unit_of(n), load_state(j, row, p.at(n), lanes), s[j].at[n]);
           });
       });
     }
@@ -248,8 +247,9 @@ struct ForwardScratch {
   Walk walk;
   bool lazy_W, lazy_R;  // pack panels on the way
   PackedLayer<Cell> packed;
-  Real *table, *zero, *c, *replaced, *factor;
-  Index chunk;  // places of a member's chunk at most
+  Real *table, *zero, *c, *replaced;
+  Real* dropped;  // recurrent dropout of the sequences
+  Index chunk;    // places of a member's chunk at most
   struct PerMember {
     const Real **operand, **gx, **state[kMaxStates], **zoneout[kMaxStates];
     Real** to[kMaxStates];
@@ -282,21 +282,23 @@ struct ForwardScratch {
     c = Cell::S > 1 && !a.tape.cell ? carver.take<Real>(d.B * units) : nullptr;
     replaced = a.tape.cell ? nullptr
                            : carver.take<Real>(a.options.schedule.replacements * Cell::S * units);
-    factor = MaskRows::drops(a.options) && !a.options.dropout_per_step
-                 ? carver.take<Real>(d.B * units)
-                 : nullptr;
+    dropped = MaskRows::drops(a.options) && !a.options.dropout_per_step
+                  ? carver.take<Real>(d.B * MaskRows::size(d.H))
+                  : nullptr;
     parts.add(carver, n, [&](Carver& own) { member(own, a); });
   }
 
   PerMember member(Carver& carver, const ForwardArgs<Real>& a) const {
     const Dims& d = a.dims;
-    PerMember m(MaskRows(carver, a.options, d.B, d.H, Cell::S, factor, a.tape.masks, false));
+    PerMember m(MaskRows(carver, a.options, d.B, d.H, Cell::S, dropped, a.tape.masks, false));
     m.operand = carver.take<const Real*>(d.B);
     m.gx = carver.take<const Real*>(d.B);
     for (int s = 0; s < Cell::S; ++s) {
       m.state[s] = carver.take<const Real*>(d.B);
       m.to[s] = carver.take<Real*>(d.B);
-      m.zoneout[s] = a.options.zoneout[s] > 0 ? carver.take<const Real*>(d.B) : nullptr;
+      m.zoneout[s] = a.options.zoneout_draws && a.options.zoneout[s] > 0
+                         ? carver.take<const Real*>(d.B)
+                         : nullptr;
     }
     m.gx_chunk = chunk ? carver.take<Real>(chunk * panels_width<Cell>(d.H)) : nullptr;
     m.x = carver.take<const Real*>(chunk);
@@ -329,7 +331,8 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   auto own = shared.member(own_carver, a);
   const Walk walk = shared.walk;
   const bool with_tape = a.tape.cell != nullptr, extras = forward_extras(a.options);
-  const bool drops = MaskRows::drops(a.options);
+  const bool drops = MaskRows::drops(a.options), draws = drops || a.options.step_masks() > 0;
+  const Real scale = dropout_scale(a.options.dropout);
 
   const int U = units_per_panel<Cell>(d.H);
   RowPanels W{a.weights[Weight::W], d.H, d.I, G, U}, R{a.weights[Weight::R], d.H, d.H, G, U};
@@ -388,8 +391,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
   Real* const replaced = with_tape ? a.tape.replaced : shared.replaced;
   pack_replacements(a.options, d.H, S, m, replaced);
   if (by_units && m.id > 0) own.masks.note_nothing();
-  own.masks.prepare_expectation();
-  if (drops && !a.options.dropout_per_step) {
+  if (shared.dropped) {
     const Range mine = share(d.B, m);
     for (Index b = mine.begin; b < mine.end; ++b) own.masks.of_sequence(b);
   }
@@ -456,12 +458,12 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
         own.to[0][r] = a.y.row(t, b);
         if (S > 1) own.to[1][r] = c + (with_tape ? d.B + p : b) * units;
       });
-      if (drops || a.options.zones_out())
+      if (draws)
         walk.each(t, at, [&](Index p, Index b, Source) RNNFAST_INLINE_LAMBDA {
           const Index r = p - at.begin;
           if (drops) {
             Real* masked = own.masked + r * d.H;
-            multiply_row(own.operand[r], own.masks.operand_factor(r, p, t, b), d.H, masked);
+            drop_row(own.operand[r], own.masks.dropout(r, p, t, b), scale, d.H, masked);
             own.operand[r] = masked;
           }
           for (int s = 0; s < S; ++s)
@@ -476,7 +478,7 @@ void forward_scan(const ForwardArgs<Real>& a, void* scratch, const Member& m) {
         for (int s = 0; s < S; ++s) {
           cell.state[s] = own.state[s];
           cell.to[s] = own.to[s];
-          cell.zoneout[s] = own.zoneout[s];
+          cell.zoneout[s] = Zoneout::of(a.options, s, own.zoneout[s]);
         }
         if constexpr (tape) {
           cell.tape = a.tape.cell + at.begin * units * K;

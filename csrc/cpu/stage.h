@@ -21,18 +21,18 @@ RNNFAST_INLINE void with_constant(int value, F&& f) {
 }
 
 // What becomes of a finished part of the product, still in L1: rows [row, row + rows) of one panel, or, where there is
-// one row, panels [panel, panel + panels) side by side. Called through a pointer, so that a product is compiled once per
+// one row, panels [panel, panel + panels) side by side; it may write there. Called through a pointer, so that a product is compiled once per
 // width and not once per epilogue.
 struct Epilogue {
   const void* self;
-  void (*run)(const void* self, Index panel, Index panels, Index row, Index rows, const Real* out);
+  void (*run)(const void* self, Index panel, Index panels, Index row, Index rows, Real* out);
   // Not null: nothing is run. The product is wanted as it comes, panel by panel, all rows of each.
   Real* to;
 };
 template <class E>
 RNNFAST_INLINE Epilogue epilogue(const E& e) {
   return {&e,
-          [](const void* self, Index panel, Index panels, Index row, Index rows, const Real* out) {
+          [](const void* self, Index panel, Index panels, Index row, Index rows, Real* out) {
             (*static_cast<const E*>(self))(panel, panels, row, rows, out);
           },
           nullptr};
