@@ -1,7 +1,10 @@
 // What options do around the cell in a backward step: before it to what arrives from the step after and from outside,
 // behind it to what is sent on. In the plain call the former is the product with R^T and the elementwise path, whose sum
-// the cell's backward takes, and the latter is what the cell leaves. All else is done by loops of their own over the part of
-// the product that is ready, in L1: as branches among the cell's arithmetic they cost its registers, taken or not.
+// the cell's backward takes, and the latter is what the cell leaves. All else is done by loops over the part of the product
+// that is ready, in L1: as branches among the cell's arithmetic they cost its registers, taken or not. Backward of an LSTM
+// at (128, 8, 64, 64) took longer than the plain one by, in microseconds, then and now: with recurrent dropout 57 and 20, a bound
+// 55 and 14, zoneout 71 and 43, gradients into states 54 and 21. One loop that asks at each vector what there is to do
+// took 63 with zoneout, 31 with gradients into states (AVX-512, Emerald Rapids, one thread).
 #pragma once
 #include "masks.h"
 
