@@ -108,6 +108,7 @@ class MaskSource {
       start[1] = p1 ^ keys_[2][0];
       start[2] = p0;
     }
+    // A last vector may have lanes that no word reaches.
     memset(stays_, 0, size_t(drawn_size(n)) * sizeof(Bits));
   }
   // In vectors.
@@ -225,8 +226,10 @@ class MaskSource {
       word[2 * j] = high_halves(p[0][1 - j], p[b][1 - j]) ^
                     low_halves(c[0][2 * j + 1], c[b][2 * j + 1]) ^ (Words)keys_[kRounds - 1][j];
       word[2 * j + 1] = low_halves(p[0][1 - j], p[b][1 - j]);
-      if constexpr (N == 1)
-        word[2 * j] = one_of_two(word[2 * j]), word[2 * j + 1] = one_of_two(word[2 * j + 1]);
+      if constexpr (N == 1) {
+        word[2 * j] = one_of_two(word[2 * j]);
+        word[2 * j + 1] = one_of_two(word[2 * j + 1]);
+      }
     });
   }
 };
