@@ -14,11 +14,12 @@ core = require("core")
 HERE = Path(__file__).parent
 
 
-# `.ci/full grid` runs everything on each set; on every change there is time for the plain kernels.
+# `.ci/full grid` runs everything on each set; on every change there is time for the plain kernels
+# and what masks draw.
 OPTIONS = [pytest.param(f"options_{of}", marks=pytest.mark.slow) for of in ("kernels", "bits")]
 
 
-@pytest.mark.parametrize("name", ["kernels", "bits", *OPTIONS])
+@pytest.mark.parametrize("name", ["kernels", "masks", "bits", *OPTIONS])
 @pytest.mark.parametrize("isa", [isa for isa in core.isas() if isa != core.isa()])
 def test_other_instruction_sets(isa, name):
     file = str(HERE / f"test_{name}.py")
