@@ -16,7 +16,7 @@ require("core")
 SEED, T0, ROWS, P = 2**40 + 3, 7, np.array([5, 2**31 + 1, 0]), 0.4
 # A row's words are taken in groups, and a mask noted in vectors of bits: every number of units up
 # to several groups, and numbers around those that fill a vector of notes, on every instruction set.
-WIDTHS = [*range(1, 140), *(n + d for n in (192, 256, 320, 512, 1024) for d in (-1, 0, 1))]
+WIDTHS = [*range(1, 140), *(n + d for n in (192, 256, 320, 512) for d in (-1, 0, 1))]
 
 
 def layer_of(H: int, dtype: str, **options: Any) -> rnnfast.RNN:
