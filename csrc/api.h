@@ -105,11 +105,11 @@ struct Options {
   Real gradient_clip;       // of what a step sends back to its incoming states; 0: none
   Index burn_in;            // backward stops at this step
   Index tbptt;              // the gradient is cut every so many steps; 0: never
+  RNNFAST_HD bool draws_zoneout(int s) const { return zoneout_draws && zoneout[s] > 0; }
   RNNFAST_HD bool zones_out() const { return zoneout[0] > 0 || zoneout[1] > 0; }
   // Masks that every step draws anew.
   RNNFAST_HD int step_masks() const {
-    const int zones = zoneout_draws ? (zoneout[0] > 0) + (zoneout[1] > 0) : 0;
-    return (dropout > 0 && dropout_per_step) + zones;
+    return (dropout > 0 && dropout_per_step) + draws_zoneout(0) + draws_zoneout(1);
   }
 };
 

@@ -10,16 +10,20 @@ namespace {
 class MaskRows {
  public:
   static RNNFAST_INLINE bool drops(const Options<Real>& o) { return o.dropout > 0; }
-  // Elements of a note.
-  static RNNFAST_INLINE Index size(Index H) { return mask_notes<Real>(H, kLanes); }
+  // (B, notes) shared by the team, for masks that are one per sequence; else null.
+  static RNNFAST_INLINE Real* room_of_sequences(Carver& shared, const Options<Real>& o, Index B,
+                                                Index H) {
+    const bool some = drops(o) && !o.dropout_per_step;
+    return some ? shared.take<Real>(B * mask_notes<Real>(H, kLanes)) : nullptr;
+  }
 
-  // of_sequence: (B, notes) shared by the team, for masks that are one per sequence. noted: of the tape, null without
+  // of_sequence: that room. noted: of the tape, null without
   // one; `again`: they are there to be read.
   MaskRows(Carver& own, const Options<Real>& o, Index B, Index H, int S, Real* of_sequence,
            Real* noted, bool again)
       : key_(&o.random),
         H_(H),
-        size_(size(H)),
+        size_(mask_notes<Real>(H, kLanes)),
         of_step_(o.step_masks()),
         again_(again),
         noted_(noted),
@@ -38,8 +42,7 @@ class MaskRows {
     };
     if (drops(o)) dropout_ = use(Purpose::recurrent, 0, o.dropout, o.dropout_per_step);
     for (int s = 0; s < S; ++s)
-      if (o.zoneout[s] > 0 && o.zoneout_draws)
-        zoneout_[s] = use(Purpose::zoneout, s, o.zoneout[s], true);
+      if (o.draws_zoneout(s)) zoneout_[s] = use(Purpose::zoneout, s, o.zoneout[s], true);
   }
   // Another member notes the same rows.
   void note_nothing() { noted_ = nullptr; }
@@ -63,8 +66,8 @@ class MaskRows {
     Real* rows;  // (B, notes) of a step that are not noted on a tape
   };
   const MaskKey* key_;
-  Index H_, size_;
-  int of_step_;  // masks that each step draws
+  Index H_, size_;  // units, elements of their note
+  int of_step_;     // masks that each step draws
   bool again_;
   Real* noted_;  // (places, of_step, notes)
   Real* of_sequence_;

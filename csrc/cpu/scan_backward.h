@@ -9,7 +9,7 @@
 // none (the last step, behind a reset, behind a cut) its product is zero. Gate gradients live in scratch, a chunk at a
 // time: the tape is read only, and a second backward is right.
 #pragma once
-#include "received.h"
+#include "around_cell.h"
 #include "scan_forward.h"
 #include "weight_gradient.h"
 
@@ -40,18 +40,17 @@ struct CellBackward {
   Real* const* carry[Cell::S];  // in: from the step after; out: to the step before. Packed rows
   Real *dgx, *dgh;              // gate rows, `row_stride` apart; dgx null where it equals dgh
   Index row_stride;
-  Received received;
-  Sent sent;
+  AroundCell around;
   // extras
   const Real* const* dgates;  // rows (G, H); null: zero
   const Real* params;         // null: none
 
   RNNFAST_INLINE void operator()(Index panel, Index panels, Index row, Index rows, Real* dh) const {
-    if (!received.nothing()) received(panel, panels, row, rows, dh);
+    if (around.receives()) around(panel, panels, row, rows, dh);
     each_bundle(H, NV, 1, panel, panels, row, rows, dh,
                 [&](auto N, const Place& p, Index count)
                     RNNFAST_INLINE_LAMBDA { run<N>(p, count); });
-    if (!sent.nothing()) sent(panel, panels, row, rows);
+    if (around.sends()) around.send(panel, panels, row, rows);
   }
 
   // As in CellForward.
@@ -199,8 +198,7 @@ struct BackwardScratch {
     no_gates = carver.take<Real>(row);
     dbW = carver.take<Real>(row);
     dbR = Cell::one_gate_gradient ? dbW : carver.take<Real>(row);
-    dropped = drops && !a.options.dropout_per_step ? carver.take<Real>(d.B * MaskRows::size(d.H))
-                                                   : nullptr;
+    dropped = MaskRows::room_of_sequences(carver, a.options, d.B, d.H);
     masked = drops ? carver.take<Real>(chunk * d.H) : nullptr;
     sums = IndexedSums{nullptr, nullptr, nullptr, row};
     if (a.index.used) {
@@ -230,7 +228,7 @@ struct BackwardScratch {
       m.state[s] = table(true);
       m.carry[s] = carver.take<Real*>(d.B);
       m.dstates[s] = table(a.dstates[s].base);
-      m.zoneout[s] = table(o.zoneout_draws && o.zoneout[s] > 0);
+      m.zoneout[s] = table(o.draws_zoneout(s));
       m.kept[s] = o.zoneout[s] > 0 ? carver.take<Real>(d.B * h) : nullptr;
       m.gradient[s] = carver.take<Real*>(d.B);
     }
@@ -355,9 +353,9 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
     if (own.bound) own.bound[r] = some ? o.gradient_clip : Real(__builtin_inf());
     return some;
   };
-  // What the rows of the coming product receive, `leaves` and `dstates` aside.
-  const auto received = [&]() RNNFAST_INLINE_LAMBDA {
-    Received r{};
+  // What is done to all that the coming product is added to, be it for a step or for what leaves the scan.
+  const auto around = [&]() RNNFAST_INLINE_LAMBDA {
+    AroundCell r{};
     r.H = d.H;
     r.NV = shared.nv_h;
     r.S = S;
@@ -380,7 +378,7 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
              size_t(mine_of_row.size()) * sizeof(Real));
   };
   const auto leave = [&](bool any, Index n, bool add) RNNFAST_INLINE_LAMBDA {
-    Received gradient = received();
+    AroundCell gradient = around();
     for (int s = 0; s < S; ++s) gradient.leaves[s] = own.gradient[s];
     gradient.adds = add;
     multiply(any, false, n, epilogue(gradient));
@@ -469,25 +467,20 @@ void backward_scan(const BackwardArgs<Real>& a, void* scratch, const Member& m) 
         cell.row_stride = row;
         cell.dgh = shared.dgh + (at.begin - first) * row;
         cell.dgx = shared.dgx + (at.begin - first) * row;
-        cell.received = received();
-        cell.received.adds = true;
-        (own.kept[0] ? cell.received.dy : cell.dy) = own.dy;
+        cell.around = around();
+        cell.around.adds = true;
+        cell.around.sent_bound = o.gradient_clip;
+        (own.kept[0] ? cell.around.dy : cell.dy) = own.dy;
         for (int s = 0; s < S; ++s) {
           cell.state[s] = own.state[s];
           cell.carry[s] = own.carry[s];
-          cell.received.leaves[s] = leaves ? own.leaves[s] : nullptr;
-          cell.received.dstates[s] = own.dstates[s];
-          cell.received.zoneout[s] = Zoneout::of(o, s, own.zoneout[s]);
-          cell.sent.carry[s] = own.carry[s];
-          cell.received.kept[s] = own.kept[s];
-          cell.sent.kept[s] = own.kept[s];
+          cell.around.leaves[s] = leaves ? own.leaves[s] : nullptr;
+          cell.around.dstates[s] = own.dstates[s];
+          cell.around.zoneout[s] = Zoneout::of(o, s, own.zoneout[s]);
+          cell.around.kept[s] = own.kept[s];
         }
         cell.dgates = own.dgates;
         cell.params = o.has_params ? o.params : nullptr;
-        cell.sent.H = d.H;
-        cell.sent.NV = shared.nv_h;
-        cell.sent.S = S;
-        cell.sent.bound = o.gradient_clip;
         multiply(any, t & 1, at.size(), epilogue(cell));
       };
       extras ? run(Constant<1>{}) : run(Constant<0>{});

@@ -248,7 +248,7 @@ struct ForwardScratch {
   bool lazy_W, lazy_R;  // pack panels on the way
   PackedLayer<Cell> packed;
   Real *table, *zero, *c, *replaced;
-  Real* dropped;  // recurrent dropout of the sequences
+  Real* dropped;  // recurrent dropout: notes of the sequences
   Index chunk;    // places of a member's chunk at most
   struct PerMember {
     const Real **operand, **gx, **state[kMaxStates], **zoneout[kMaxStates];
@@ -282,9 +282,7 @@ struct ForwardScratch {
     c = Cell::S > 1 && !a.tape.cell ? carver.take<Real>(d.B * units) : nullptr;
     replaced = a.tape.cell ? nullptr
                            : carver.take<Real>(a.options.schedule.replacements * Cell::S * units);
-    dropped = MaskRows::drops(a.options) && !a.options.dropout_per_step
-                  ? carver.take<Real>(d.B * MaskRows::size(d.H))
-                  : nullptr;
+    dropped = MaskRows::room_of_sequences(carver, a.options, d.B, d.H);
     parts.add(carver, n, [&](Carver& own) { member(own, a); });
   }
 
@@ -296,9 +294,7 @@ struct ForwardScratch {
     for (int s = 0; s < Cell::S; ++s) {
       m.state[s] = carver.take<const Real*>(d.B);
       m.to[s] = carver.take<Real*>(d.B);
-      m.zoneout[s] = a.options.zoneout_draws && a.options.zoneout[s] > 0
-                         ? carver.take<const Real*>(d.B)
-                         : nullptr;
+      m.zoneout[s] = a.options.draws_zoneout(s) ? carver.take<const Real*>(d.B) : nullptr;
     }
     m.gx_chunk = chunk ? carver.take<Real>(chunk * panels_width<Cell>(d.H)) : nullptr;
     m.x = carver.take<const Real*>(chunk);

@@ -21,8 +21,8 @@ RNNFAST_INLINE void with_constant(int value, F&& f) {
 }
 
 // What becomes of a finished part of the product, still in L1: rows [row, row + rows) of one panel, or, where there is
-// one row, panels [panel, panel + panels) side by side; it may write there. Called through a pointer, so that a product is compiled once per
-// width and not once per epilogue.
+// one row, panels [panel, panel + panels) side by side; it may write there. Called through a pointer, so that a product is
+// compiled once per width and not once per epilogue.
 struct Epilogue {
   const void* self;
   void (*run)(const void* self, Index panel, Index panels, Index row, Index rows, Real* out);
