@@ -1,7 +1,5 @@
 #include "barrier.h"
 
-#include "team.h"
-
 namespace rnnfast {
 
 TeamBarrier::TeamBarrier(int most) : most_(most), parts_(new Part[size_t(most)]) {}
@@ -11,9 +9,9 @@ void TeamBarrier::wait(int id, int n) {
   const uint32_t now = mine.came.value.load(std::memory_order_relaxed) + 1;
   mine.came.value.store(now);
   mine.came.wake();
-  const auto spin = n > available_cores() ? kSpinWithoutRoom : kSpin;
+  const bool room = room_for(n);
   for (int other = 0; other < n; ++other)
-    mine.waited += wait_while(parts_[other].came, spin,
+    mine.waited += wait_while(parts_[other].came, room,
                               [now](uint32_t came) { return int32_t(came - now) < 0; });
 }
 

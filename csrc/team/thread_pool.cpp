@@ -5,8 +5,10 @@
 
 namespace rnnfast {
 void ThreadPool::work(int id, Signal& calls) {
+  bool room = true;
   for (uint32_t seen = 0;; ++seen) {
-    wait_while(calls, kSpin, [seen](uint32_t value) { return value == seen; });
+    wait_while(calls, room, [seen](uint32_t value) { return value == seen; });
+    room = room_for(members_);
     body_(context_, id, members_);
     if (left_.value.fetch_sub(1) == 1) left_.wake();
   }
@@ -42,7 +44,7 @@ bool ThreadPool::try_run(int n, TeamBody body, void* context) {
   }
   if (slept) let_others_run();
   body(context, 0, members_);
-  wait_while(left_, kSpin, [](uint32_t left) { return left > 0; });
+  wait_while(left_, room_for(members_), [](uint32_t left) { return left > 0; });
   return true;
 }
 

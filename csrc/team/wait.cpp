@@ -2,7 +2,11 @@
 
 #include <sched.h>
 
+#include "team.h"
+
 namespace rnnfast {
+
+bool room_for(int members) { return members <= available_cores(); }
 
 #if defined(__linux__)
 
