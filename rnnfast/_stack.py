@@ -277,12 +277,16 @@ class Stack:
                 row_ids = row_ids.copy()  # backward draws the masks again
             draws = _call.check_draws(f"{self.who}.forward", given, row_ids)
             random = (draws.seed, 0, draws.t0, draws.row_ids)
+        learned = state is None and initial is not None
+        repeated = None
+        if initial is not None and (learned or reset_to == "learned"):
+            repeated = _repeat(initial, B)
         replaced = None
         if reset_to == "learned":
-            if initial is None or replacement is not None or get("reset") is None:
+            if repeated is None or replacement is not None or get("reset") is None:
                 return None
             replaced = "learned"
-            replacement = tuple(p[:, None] for p in _repeat(initial, B))
+            replacement = tuple(p[:, None] for p in repeated)
         elif replacement is not None:
             replaced = "given"
             if self._single:
@@ -292,9 +296,8 @@ class Stack:
             *self._fixed[training, keep_tape],
             *(burn_in, tbptt or 0, *random, False),
         )
-        learned = state is None and initial is not None
         if learned:
-            start = _repeat(initial, B)
+            start = repeated
         elif state is not None and self._single:
             start = (state,)
         else:
@@ -576,4 +579,4 @@ class Stack:
 
 def _repeat(initial: tuple[ndarray, ...], B: int) -> tuple[ndarray, ...]:
     """Learned states (D*L, H) as one row each of a batch, (D*L, B, H)."""
-    return tuple(np.repeat(p[:, None], B, 1) for p in initial)
+    return tuple(p[:, None].repeat(B, 1) for p in initial)

@@ -82,7 +82,7 @@ py::tuple states_impl(const PyTape& tape) {
   verify<Real>(tape, "y");
   py::tuple out{size_t(info.S)};
   View v;
-  Sequence<const Real> y;
+  Sequence<const Real> y{};
   view_of(tape.y, v);
   steps(v, o, d, tape.D * d.H, y);
   const Index rows = o.flat ? o.start.back() : d.T * d.B;
