@@ -20,11 +20,15 @@ core = require("core")
 ROOT = Path(__file__).parent.parent
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run code in a fresh process, away from the source tree, with 60 seconds to end."""
+def python(code: str, **environment: str | None) -> subprocess.CompletedProcess:
+    """Run code in a fresh process, away from the source tree, with 60 seconds to end.
+
+    A variable that is None is taken out of the environment.
+    """
+    variables = {**os.environ, **environment}
     return subprocess.run(
         [sys.executable, "-P", "-c", code],
-        env={**os.environ, **environment},
+        env={name: value for name, value in variables.items() if value is not None},
         capture_output=True,
         text=True,
         timeout=60,
@@ -173,7 +177,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import rnnfast
 print(rnnfast.get_num_threads())
 """
-    assert python(code, RNNFAST_NUM_THREADS="").stdout.strip() == "1"
+    assert python(code, RNNFAST_NUM_THREADS=None).stdout.strip() == "1"
 
 
 def test_more_threads_than_cores():
@@ -200,29 +204,31 @@ def test_both_cores_are_used():
     assert used > 0
 
 
-def joins_openmp() -> None:
-    """Skip where the build has nothing that joins an OpenMP runtime."""
+def joined_runtime() -> str:
+    """Return the OpenMP runtime that this build joins, its compiler's; skip where none."""
     if not (Path(core.__file__).parent / "librnnfast_openmp.so").exists():
         pytest.skip("this build joins no OpenMP runtime")
+    by_clang = core.build_info()["compiler"].startswith("clang")
+    return "libomp.so.5" if by_clang else "libgomp.so.1"
 
 
 def test_the_team_is_our_own_until_another_library_brings_openmp():
     """A runtime that comes later is joined then, with its number of threads and the same bits."""
-    joins_openmp()
+    runtime = joined_runtime()
     code = (
         "import ctypes\n"
         + USE_THREADS.replace("rnnfast.set_num_threads(2)\n", "")
-        + """
+        + f"""
 from rnnfast import _core
 print(_core.build_info()["team"], rnnfast.get_num_threads())
-openmp = ctypes.CDLL("libgomp.so.1")
+openmp = ctypes.CDLL("{runtime}")
 openmp.omp_set_num_threads(1)
 print(_core.build_info()["team"], rnnfast.get_num_threads())
 rnnfast.set_num_threads(2)
 assert run() == first
 """
     )
-    done = python(code, RNNFAST_NUM_THREADS="", OMP_NUM_THREADS="")
+    done = python(code, RNNFAST_NUM_THREADS=None, OMP_NUM_THREADS=None)
     assert done.returncode == 0, done.stderr
     cores = str(len(os.sched_getaffinity(0)))
     assert done.stdout.split() == ["threads", cores, "openmp", "1"]
@@ -233,8 +239,8 @@ assert run() == first
 )
 def test_the_pool_reads_the_number_that_openmp_reads(text, threads):
     code = "import rnnfast; print(rnnfast.get_num_threads())"
-    alone = python(code, RNNFAST_NUM_THREADS="", OMP_NUM_THREADS="")
-    done = python(code, RNNFAST_NUM_THREADS="", OMP_NUM_THREADS=text)
+    alone = python(code, RNNFAST_NUM_THREADS=None, OMP_NUM_THREADS=None)
+    done = python(code, RNNFAST_NUM_THREADS=None, OMP_NUM_THREADS=text)
     assert done.stdout.strip() == (str(threads) if threads else alone.stdout.strip())
 
 
@@ -270,7 +276,8 @@ print(after(2, 5, 0), after(2, 2, 9), after(2, 4, 4))  # one alone takes no less
 def test_one_openmp_runtime_with_torch(order):
     """Whichever comes first, both run on one libgomp: two would fight for the same cores."""
     require("torch")
-    joins_openmp()
+    if joined_runtime() != "libgomp.so.1":
+        pytest.skip(f"this build joins {joined_runtime()}, PyTorch brings libgomp")
     code = (
         f"import {order}\n{USE_THREADS}"
         + """
