@@ -5,7 +5,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/rnnfast-ci.XXXXXX")
 trap 'kill $(jobs -p) 2>/dev/null || :; rm -rf "$work"' EXIT
 
 # PyTorch's idle OpenMP team spins by default; beside other processes on two cores that costs minutes. NumPy's products
-# on two threads cost less, but nothing is won by them: tests/test_kernels.py took 92 seconds beside itself, on one thread 75.
+# on two threads are in each other's way as well: two runs of tests/test_kernels.py side by side took 43 seconds, on one 30.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1}
 export PIP_DISABLE_PIP_VERSION_CHECK=1

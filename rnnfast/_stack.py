@@ -277,15 +277,13 @@ class Stack:
                 row_ids = row_ids.copy()  # backward draws the masks again
             draws = _call.check_draws(f"{self.who}.forward", given, row_ids)
             random = (draws.seed, 0, draws.t0, draws.row_ids)
-        learned = state is None and initial is not None
-        repeated = None
-        if initial is not None and (learned or reset_to == "learned"):
-            repeated = _repeat(initial, B)
-        replaced = None
+        learned, replaced = state is None and initial is not None, None
         if reset_to == "learned":
-            if repeated is None or replacement is not None or get("reset") is None:
+            if initial is None or replacement is not None or get("reset") is None:
                 return None
             replaced = "learned"
+        repeated = _repeat(initial, B) if learned or replaced else None
+        if replaced:
             replacement = tuple(p[:, None] for p in repeated)
         elif replacement is not None:
             replaced = "given"

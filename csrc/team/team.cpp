@@ -86,8 +86,8 @@ struct JoinedCall {
     const auto& [body, context, after_pause, callers_cpu] = *static_cast<const JoinedCall*>(call);
     if (id == 0) {
       if (after_pause) let_others_run();
-    } else if (callers_cpu >= 0 && room_for(n) && current_cpu() == callers_cpu) {
-      leave_cpu(callers_cpu);
+    } else if (room_for(n)) {
+      leave_cpu_of(callers_cpu);
     }
     body(context, id, n);
   }

@@ -12,11 +12,12 @@ bool room_for(int members) { return members <= available_cores(); }
 
 int current_cpu() { return sched_getcpu(); }
 
-void leave_cpu(int cpu) {
+void leave_cpu_of(int waker) {
+  if (waker < 0 || waker != current_cpu()) return;
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
   cpu_set_t others = allowed;
-  CPU_CLR(cpu, &others);
+  CPU_CLR(waker, &others);
   if (sched_setaffinity(0, sizeof others, &others) == 0)
     sched_setaffinity(0, sizeof allowed, &allowed);
 }
@@ -24,7 +25,7 @@ void leave_cpu(int cpu) {
 #else
 
 int current_cpu() { return -1; }
-void leave_cpu(int) {}
+void leave_cpu_of(int) {}
 
 #endif
 

@@ -30,9 +30,9 @@ inline void pause_thread() {
 // where they should meet: on a virtual machine with two cores a call of 1.4 ms took 4.6 after a pause of 5 ms, with 140
 // changes of threads. To forbid the thread this core for a moment moves it; for that it must have run there. With more
 // members than cores there is none to move to: backward of an LSTM (128, 8, 64, 64), both directions, by four members on two
-// cores took 4.4 ms with it and 2.0 to 2.2 without, that of (5, 1, 9, 9) 2.3 ms and 0.1 (Zen 4).
+// cores took 4.4 ms with it and 2.0 to 2.2 without, that of (5, 1, 9, 9) 2.3 ms and 0.1 to 1.1 (Zen 4).
 int current_cpu();
-void leave_cpu(int cpu);
+void leave_cpu_of(int waker);  // the core that it was on; negative: unknown
 
 // At the begin of a call, of the one whose threads were asleep: those on this core run now, and leave it, and not when I
 // next sleep. They came 40 us after the begin where they had come up to 1200 after, and forward of an LSTM (128, 8, 64, 64)
@@ -57,7 +57,7 @@ class alignas(128) Signal {
     return true;
   }
 
-  // Sleeps until the value is none that `waits` holds for. room: for another core to run on.
+  // Sleeps until the value is none that `waits` holds for. room: for all members of the team.
   template <class Waits>
   void sleep_while(bool room, Waits&& waits) {
     ++sleepers_;
@@ -70,9 +70,7 @@ class alignas(128) Signal {
 #endif
     }
     --sleepers_;
-    if (!room) return;
-    const int cpu = current_cpu();
-    if (cpu >= 0 && cpu == waker_.load(std::memory_order_relaxed)) leave_cpu(cpu);
+    if (room) leave_cpu_of(waker_.load(std::memory_order_relaxed));
   }
 
  private:
@@ -90,13 +88,14 @@ constexpr std::chrono::microseconds kSpin(1000);
 // those that wait for the next call, or for the end of this one: with 1000 there, backward of an LSTM (17, 2, 5, 18), both
 // directions, took three members on two cores 1.2 ms, with 20 0.14 (Zen 4).
 constexpr std::chrono::microseconds kSpinWithoutRoom(20);
+// Whether each of so many members can have a core.
 bool room_for(int members);
 // Members of equal work should meet sooner; more says that one has lost its core. With 5, 20, 50 and 200 microseconds
 // calls took the same, within the noise, with the machine idle and beside a busy process.
 constexpr std::chrono::microseconds kLongWait(50);
 
 // Returns when `waits` does not hold for the signal's value any more; what was written before it changed is seen. room:
-// whether every member of the team can have a core. Returned are the nanoseconds of a long wait, else 0.
+// for all members of the team. Returned are the nanoseconds of a long wait, else 0.
 template <class Waits>
 int64_t wait_while(Signal& signal, bool room, Waits&& waits) {
   const auto over = [&] { return !waits(signal.value.load(std::memory_order_acquire)); };
