@@ -129,8 +129,8 @@ py::array_t<Real> lasting(std::initializer_list<Index> shape) {
   return py::array_t<Real>(std::vector<py::ssize_t>(shape.begin(), shape.end()), data, base);
 }
 
-// Memory that the system hands out as zero, not written here. numpy.zeros would do the same, but finding it takes
-// microseconds.
+// Memory that the system hands out as zero, not written here. numpy.zeros would do the same, but finding it takes a
+// microsecond at least.
 template <class Real>
 py::array_t<Real> zeros(std::initializer_list<Index> shape) {
   size_t n = 1;
